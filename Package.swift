@@ -1,0 +1,114 @@
+// swift-tools-version:6.2
+import PackageDescription
+
+// The floors of the house, lowest first: a target imports only what stands below it.
+// See docs/architecture.md.
+
+let warnings: [CSetting] = [.unsafeFlags(["-O3", "-Wall", "-Wextra"])]
+
+func library(
+  _ name: String, _ dependencies: [Target.Dependency] = []
+) -> Target {
+  .target(name: name, dependencies: dependencies, path: "Shared/\(name)")
+}
+
+func cLibrary(_ name: String, _ dependencies: [Target.Dependency] = []) -> Target {
+  .target(name: name, dependencies: dependencies, path: "Shared/\(name)", cSettings: warnings)
+}
+
+func service(
+  _ product: String, _ folder: String, _ dependencies: [Target.Dependency]
+) -> Target {
+  .executableTarget(name: product, dependencies: dependencies, path: "Services/\(folder)")
+}
+
+func tests(
+  _ name: String, _ dependencies: [Target.Dependency], exclude: [String] = []
+) -> Target {
+  .testTarget(
+    name: name, dependencies: dependencies + ["Support"], path: "Tests/\(name)", exclude: exclude)
+}
+
+let arguments: Target.Dependency = .product(name: "ArgumentParser", package: "swift-argument-parser")
+let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
+let lifecycle: Target.Dependency = .product(
+  name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
+
+let package = Package(
+  name: "chiasm",
+  products: [
+    .executable(name: "chiasm", targets: ["chiasm"]),
+    .executable(name: "chiasm-gateway", targets: ["chiasm-gateway"]),
+    .executable(name: "chiasm-vision", targets: ["chiasm-vision"]),
+    .executable(name: "chiasm-projector", targets: ["chiasm-projector"]),
+    .executable(name: "chiasm-language", targets: ["chiasm-language"]),
+  ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+    .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
+    .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+  ],
+  targets: [
+    // Floor 0: C, and doors to system libraries.
+    .systemLibrary(
+      name: "COpenBLAS", path: "Shared/COpenBLAS", pkgConfig: "openblas",
+      providers: [.apt(["libopenblas-dev"])]),
+    .systemLibrary(
+      name: "CProtobufC", path: "Shared/CProtobufC", pkgConfig: "libprotobuf-c",
+      providers: [.apt(["libprotobuf-c-dev"])]),
+    cLibrary("CMessages", ["CProtobufC"]),
+    cLibrary("CKernels"),
+    .target(
+      name: "CImageCodec", path: "Shared/CImageCodec", cSettings: warnings,
+      linkerSettings: [.linkedLibrary("jpeg"), .linkedLibrary("png")]),
+    .target(
+      name: "CSentencePiece", path: "Shared/CSentencePiece",
+      linkerSettings: [.linkedLibrary("sentencepiece")]),
+    cLibrary("CPlatform"),
+
+    // Floor 1: values.
+    library("Tensors"),
+    library("Text", ["CSentencePiece"]),
+    library("Sampling"),
+
+    // Floor 2: operations and the formats of the outside.
+    library("Kernels", ["Tensors", "CKernels", "CPlatform", "COpenBLAS"]),
+    library("Checkpoint", ["Tensors"]),
+    library("Images", ["CImageCodec", "Tensors"]),
+    library("Messages", ["CMessages", "CProtobufC", "Tensors"]),
+
+    // Floor 3: the wire and the model.
+    library("Transport", ["Messages", "Tensors", "CPlatform"]),
+    library("InternVL", ["Kernels", "Checkpoint", "Tensors", "Sampling"]),
+
+    // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.
+    library("StageRuntime", ["InternVL", "Transport", "Messages", "Kernels", "Checkpoint", "Sampling", logging]),
+    library(
+      "Sequencer", ["Transport", "Messages", "Text", "Images", "Checkpoint", "Sampling", logging]),
+    library("Mesh", ["Transport", "Messages", "CPlatform", yams, logging]),
+
+    // Floor 5: executables.
+    service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments, lifecycle]),
+    service("chiasm-projector", "Projector", ["StageRuntime", arguments, lifecycle]),
+    service("chiasm-language", "LanguageModel", ["StageRuntime", arguments, lifecycle]),
+    service("chiasm-gateway", "Gateway", ["Sequencer", arguments, lifecycle]),
+    service(
+      "chiasm", "Chiasm",
+      ["Mesh", "Sequencer", "StageRuntime", "InternVL", "Images", "Text", arguments, lifecycle]),
+
+    // Tests.
+    .target(name: "Support", dependencies: ["Tensors"], path: "Tests/Support"),
+    tests("TensorsTests", ["Tensors"]),
+    tests("KernelsTests", ["Kernels"]),
+    tests("CheckpointTests", ["Checkpoint"]),
+    tests("ImagesTests", ["Images"]),
+    tests("TextTests", ["Text"]),
+    tests("SamplingTests", ["Sampling"]),
+    tests("MessagesTests", ["Messages"]),
+    tests("TransportTests", ["Transport"]),
+    tests("InternVLTests", ["InternVL", "Images", "Text"]),
+    tests("MeshTests", ["Mesh", "Sequencer", "StageRuntime", "InternVL", "Images", "Text"]),
+  ]
+)

@@ -1,0 +1,91 @@
+import Tensors
+
+/// Whether the rows of a product always travel together.
+public enum RowGrouping: Sendable {
+  /// The rows of one picture: their number is set by the model, so the product as a whole has
+  /// one shape, and a BLAS call of that shape always sums in the same order.
+  case together
+  /// Rows of text, computed alone or beside rows of other requests: the order in which a row
+  /// is summed may depend on nothing but the weight's shape.
+  case independent
+}
+
+/// One sequence's share of a batched attention call over a key-value cache.
+///
+/// Legend: B tokens in a cache block, KV key-value heads, H head size.
+public struct AttentionSpan: Sendable {
+  /// Rows of the batch that belong to the sequence, in order of position.
+  public var rows: Range<Int>
+  /// Position in the sequence of the first of those rows.
+  public var position: Int
+  /// Key blocks [KV, B, H] from position 0 on, enough to hold the last row.
+  public var keys: [Tensor]
+  /// Value blocks [KV, B, H].
+  public var values: [Tensor]
+
+  public init(rows: Range<Int>, position: Int, keys: [Tensor], values: [Tensor]) {
+    self.rows = rows
+    self.position = position
+    self.keys = keys
+    self.values = values
+  }
+}
+
+/// The face behind which every operation of the model stands, so that a second kind of device
+/// can take the first one's place.
+///
+/// Activations are float32; weights are float32 or bfloat16, computed in float32. Operations
+/// write into a tensor they are given. Results do not depend on the number of threads, and,
+/// except for ``RowGrouping/together`` and ``bidirectionalAttention(q:k:v:heads:into:)``, a
+/// row's result does not depend on the other rows of the call.
+///
+/// Legend: T rows, D model width, K input width, N output width, V vocabulary, Q query heads,
+/// KV key-value heads, H head size. Shapes are checked: a mismatch throws ``TensorError``.
+public protocol Device: Sendable {
+  /// As given to `--device`.
+  var name: String { get }
+
+  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N].
+  func linear(
+    _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor) throws
+
+  /// y [T, D]: rows `ids` of table [V, D]. An id outside the table throws ``KernelError``.
+  func embed(_ ids: [Int32], table: Tensor, into y: Tensor) throws
+
+  /// y = x / √(mean(x²) + epsilon) ⊙ weight for each row of x [T, D]; y may be x.
+  func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float, into y: Tensor) throws
+
+  /// y = (x − mean) / √(variance + epsilon) ⊙ weight + bias for each row of x [T, D]; y may be x.
+  func layerNorm(
+    _ x: Tensor, weight: Tensor, bias: Tensor, epsilon: Float, into y: Tensor) throws
+
+  /// x ← x · Φ(x), the exact (erf) GELU, in place.
+  func gelu(_ x: Tensor) throws
+
+  /// y = gate / (1 + e^−gate) ⊙ up, all [T, N]; y may be gate.
+  func siluMultiply(gate: Tensor, up: Tensor, into y: Tensor) throws
+
+  /// x [T, D] ← x + scale [D] ⊙ y, or x + y without a scale: the residual connection.
+  func addScaled(_ y: Tensor, scale: Tensor?, to x: Tensor) throws
+
+  /// Rotates the two halves of every head of x [T, heads·H] by the angles of `positions` [T];
+  /// cosines and sines are [positions, H/2]. (rotate_half convention of the Llama code.)
+  func rotate(
+    _ x: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor) throws
+
+  /// Softmax(q·kᵀ/√H)·v of every head, each row seeing all: q, k, v, y [T, heads·H].
+  func bidirectionalAttention(
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor) throws
+
+  /// Writes rows of k and v [T, KV·H] into the cache blocks of their sequences.
+  func appendToCache(k: Tensor, v: Tensor, keyValueHeads: Int, spans: [AttentionSpan]) throws
+
+  /// Causal attention of q [T, Q·H] over cached keys and values: the row at position p sees
+  /// positions 0…p of its own sequence. Query head h reads key-value head h / (Q / KV).
+  func cachedAttention(
+    q: Tensor, heads: Int, keyValueHeads: Int, spans: [AttentionSpan], into y: Tensor) throws
+
+  /// y [(height/patch)·(width/patch), 3·patch·patch]: the patches of pixels [3, height, width]
+  /// in row-major order, each as channel, row, column.
+  func patches(_ pixels: Tensor, patch: Int, into y: Tensor) throws
+}
