@@ -67,15 +67,19 @@ let package = Package(
       name: "CSentencePiece", path: "Shared/CSentencePiece",
       linkerSettings: [.linkedLibrary("sentencepiece")]),
     cLibrary("CPlatform"),
+    .systemLibrary(
+      name: "CCrypto", path: "Shared/CCrypto", pkgConfig: "libcrypto",
+      providers: [.apt(["libssl-dev"])]),
 
     // Floor 1: values.
     library("Tensors"),
     library("Text", ["CSentencePiece"]),
     library("Sampling"),
+    library("Threads"),
 
     // Floor 2: operations and the formats of the outside.
     library("Kernels", ["Tensors", "CKernels", "CPlatform", "COpenBLAS"]),
-    library("Checkpoint", ["Tensors"]),
+    library("Checkpoint", ["Tensors", "CCrypto"]),
     library("Images", ["CImageCodec", "Tensors"]),
     library("Messages", ["CMessages", "CProtobufC", "Tensors"]),
 
@@ -84,9 +88,15 @@ let package = Package(
     library("InternVL", ["Kernels", "Checkpoint", "Tensors", "Sampling"]),
 
     // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.
-    library("StageRuntime", ["InternVL", "Transport", "Messages", "Kernels", "Checkpoint", "Sampling", logging]),
     library(
-      "Sequencer", ["Transport", "Messages", "Text", "Images", "Checkpoint", "Sampling", logging]),
+      "StageRuntime",
+      [
+        "InternVL", "Transport", "Messages", "Kernels", "Checkpoint", "Sampling", "Threads",
+        logging,
+      ]),
+    library(
+      "Sequencer",
+      ["Transport", "Messages", "Text", "Images", "Checkpoint", "Sampling", "Threads", logging]),
     library("Mesh", ["Transport", "Messages", "CPlatform", yams, logging]),
 
     // Floor 5: executables.

@@ -1,0 +1,108 @@
+import Messages
+import Transport
+
+/// Hands out places among the running answers and positions in the language stages' caches, in
+/// the order of asking.
+actor Admission {
+  private struct Waiter {
+    let id: UInt64
+    let positions: Int
+    let continuation: CheckedContinuation<Void, any Error>
+  }
+
+  private let limits: GatewayLimits
+  private var capacity = 0
+  private var used = 0
+  private(set) var running = 0
+  private var waiters: [Waiter] = []
+  private var arriving = 0
+  private var nextWaiter: UInt64 = 0
+
+  init(limits: GatewayLimits) {
+    self.limits = limits
+  }
+
+  /// Requests that have no place yet, whether their prompt is ready or not.
+  var waiting: Int { arriving }
+
+  /// Positions that the smallest cache among the language stages has.
+  func setCapacity(_ positions: Int) {
+    capacity = positions
+    admitWaiting()
+  }
+
+  /// Counts a request in before any work is done for it.
+  ///
+  /// - Throws: RESOURCE_EXHAUSTED when as many are waiting as may.
+  func arrive() throws {
+    guard arriving < limits.waiting else {
+      throw RPCError(
+        .resourceExhausted,
+        "\(arriving) requests are waiting already, the most this gateway takes; try again later")
+    }
+    arriving += 1
+  }
+
+  /// Counts out a request that ended without a place.
+  func leave() { arriving -= 1 }
+
+  /// Waits for a place and `positions` of cache. On return the request no longer counts as
+  /// waiting, and ``release(positions:)`` is owed.
+  ///
+  /// - Throws: RESOURCE_EXHAUSTED when the caches are smaller than that; `CancellationError`.
+  func enter(positions: Int) async throws {
+    guard positions <= capacity else {
+      throw RPCError(
+        .resourceExhausted,
+        "the request needs \(positions) cache positions, the language stages have \(capacity); "
+          + "ask for fewer tokens, or start the stages with a larger --cache-tokens")
+    }
+    if waiters.isEmpty && fits(positions) {
+      take(positions)
+      return
+    }
+    let id = nextWaiter
+    nextWaiter += 1
+    try await withTaskCancellationHandler {
+      try await withCheckedThrowingContinuation { continuation in
+        if Task.isCancelled {
+          continuation.resume(throwing: CancellationError())
+        } else {
+          waiters.append(Waiter(id: id, positions: positions, continuation: continuation))
+        }
+      }
+    } onCancel: {
+      Task { await self.abandon(id) }
+    }
+  }
+
+  func release(positions: Int) {
+    used -= positions
+    running -= 1
+    admitWaiting()
+  }
+
+  private func fits(_ positions: Int) -> Bool {
+    running < limits.running && positions <= capacity - used
+  }
+
+  private func take(_ positions: Int) {
+    used += positions
+    running += 1
+    arriving -= 1
+  }
+
+  private func admitWaiting() {
+    while let first = waiters.first, fits(first.positions) {
+      waiters.removeFirst()
+      take(first.positions)
+      first.continuation.resume()
+    }
+  }
+
+  private func abandon(_ id: UInt64) {
+    guard let index = waiters.firstIndex(where: { $0.id == id }) else { return }
+    waiters.remove(at: index).continuation.resume(throwing: CancellationError())
+    admitWaiting()
+  }
+}

@@ -1,0 +1,127 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+import Synchronization
+
+/// A thread that runs closures one after another, in the order they came.
+///
+/// Work that computes for milliseconds belongs here: on Swift's cooperative pool, which has as
+/// many threads as the machine has cores, it would hold up every connection of the process.
+public final class DedicatedThread: Sendable {
+  private let queue: Queue
+
+  /// - Parameter name: shown by `top -H`; cut to 15 bytes.
+  public init(name: String) {
+    let queue = Queue(name: name)
+    self.queue = queue
+    let box = Unmanaged.passRetained(queue)
+    var thread = pthread_t()
+    let status = pthread_create(
+      &thread, nil,
+      { argument in
+        guard let argument else { return nil }
+        Unmanaged<Queue>.fromOpaque(argument).takeRetainedValue().drain()
+        return nil
+      }, box.toOpaque())
+    precondition(status == 0, "a thread could not be started: error \(status)")
+    pthread_detach(thread)
+  }
+
+  /// Lets the queued work finish, then ends the thread.
+  deinit { queue.close() }
+
+  /// Runs `body` on the thread and returns what it returns.
+  ///
+  /// A task that is cancelled before its turn throws `CancellationError` without running;
+  /// afterwards it is up to `body` to ask the flag it is given.
+  public func run<Result: Sendable>(
+    _ body: @escaping @Sendable (CancellationFlag) throws -> Result
+  ) async throws -> Result {
+    let flag = CancellationFlag()
+    return try await withTaskCancellationHandler {
+      try await withCheckedThrowingContinuation { continuation in
+        queue.append {
+          continuation.resume(
+            with: Swift.Result {
+              if flag.isCancelled { throw CancellationError() }
+              return try body(flag)
+            })
+        }
+      }
+    } onCancel: {
+      flag.cancel()
+    }
+  }
+
+  /// Closures that wait for their turn.
+  public var waiting: Int { queue.count }
+}
+
+/// Says to work on another thread that nobody waits for its result any more.
+public final class CancellationFlag: Sendable {
+  private let flag = Atomic<Bool>(false)
+
+  public init() {}
+
+  public var isCancelled: Bool { flag.load(ordering: .relaxed) }
+  public func cancel() { flag.store(true, ordering: .relaxed) }
+}
+
+/// The closures of one thread, behind a lock and a condition.
+private final class Queue: @unchecked Sendable {
+  private let name: String
+  private let lock: UnsafeMutablePointer<pthread_mutex_t>
+  private let condition: UnsafeMutablePointer<pthread_cond_t>
+  private var closures: [@Sendable () -> Void] = []
+  private var isClosed = false
+
+  init(name: String) {
+    self.name = name
+    lock = .allocate(capacity: 1)
+    condition = .allocate(capacity: 1)
+    pthread_mutex_init(lock, nil)
+    pthread_cond_init(condition, nil)
+  }
+
+  deinit {
+    pthread_cond_destroy(condition)
+    pthread_mutex_destroy(lock)
+    condition.deallocate()
+    lock.deallocate()
+  }
+
+  var count: Int {
+    pthread_mutex_lock(lock)
+    defer { pthread_mutex_unlock(lock) }
+    return closures.count
+  }
+
+  func append(_ closure: @escaping @Sendable () -> Void) {
+    pthread_mutex_lock(lock)
+    closures.append(closure)
+    pthread_cond_signal(condition)
+    pthread_mutex_unlock(lock)
+  }
+
+  func close() {
+    pthread_mutex_lock(lock)
+    isClosed = true
+    pthread_cond_signal(condition)
+    pthread_mutex_unlock(lock)
+  }
+
+  func drain() {
+    _ = String(name.prefix(15)).withCString { pthread_setname_np(pthread_self(), $0) }
+    while true {
+      pthread_mutex_lock(lock)
+      while closures.isEmpty && !isClosed { pthread_cond_wait(condition, lock) }
+      let batch = closures
+      closures.removeAll(keepingCapacity: true)
+      pthread_mutex_unlock(lock)
+      if batch.isEmpty { return }
+      for closure in batch { closure() }
+    }
+  }
+}
