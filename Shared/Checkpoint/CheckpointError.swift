@@ -1,0 +1,174 @@
+/// Ways in which a model folder cannot be read or written.
+///
+/// `file` is a path; `tensor` a name in a checkpoint; `neededFor` says who asked, for example
+/// "this stage holds vision layers 0–8".
+public enum CheckpointError: Error, Equatable, CustomStringConvertible {
+  // The file system.
+  case missingFolder(String)
+  case notAFolder(String)
+  case missingFile(String)
+  case notAFile(String)
+  case unreadable(file: String, reason: String)
+  case tooLarge(file: String, byteCount: Int, limit: Int)
+  /// The file is another than it was when its header was read.
+  case changedWhileInUse(file: String)
+
+  // JSON.
+  case invalidJSON(file: String, offset: Int, reason: String)
+  case duplicateName(file: String, name: String)
+
+  // config.json and its companions.
+  case missingKey(file: String, key: String)
+  case wrongType(file: String, key: String, expected: String)
+  case invalidValue(file: String, key: String, found: String, expected: String)
+  case unsupported(file: String, key: String, found: String, supported: String)
+
+  // safetensors.
+  case truncatedHeader(file: String, headerLength: UInt64, byteCount: Int)
+  case headerTooLong(file: String, headerLength: UInt64, limit: Int)
+  case missingField(file: String, tensor: String, field: String)
+  case tooManyTensors(file: String, limit: Int)
+  case unknownScalarType(file: String, tensor: String, found: String)
+  case invalidShape(file: String, tensor: String, shape: [Int])
+  case reversedOffsets(file: String, tensor: String, begin: Int, end: Int)
+  case overlappingOffsets(file: String, tensor: String, begin: Int, previousEnd: Int)
+  case hole(file: String, tensor: String, begin: Int, previousEnd: Int)
+  case offsetsBeyondData(file: String, tensor: String, end: Int, dataByteCount: Int)
+  case trailingData(file: String, end: Int, dataByteCount: Int)
+  case byteCountMismatch(file: String, tensor: String, expected: Int, found: Int)
+
+  // The tensors of a model folder.
+  case noWeights(folder: String)
+  case missingIndex(folder: String)
+  case invalidShardName(file: String, tensor: String, shard: String)
+  case nameCollision(tensor: String, first: String, second: String)
+  case missingTensor(file: String, tensor: String, neededFor: String?)
+  case missingShard(file: String, tensor: String, neededFor: String?)
+  case shapeMismatch(
+    file: String, tensor: String, expected: [Int], found: [Int], neededFor: String)
+  case unsupportedScalarType(file: String, tensor: String, found: String, expected: String)
+
+  // Writing.
+  case unwritable(file: String, reason: String)
+  case diskFull(file: String, byteCount: Int)
+  case incompleteTensor(file: String, tensor: String, written: Int, expected: Int)
+  case folderInUse(folder: String, file: String)
+
+  public var description: String {
+    switch self {
+    case .missingFolder(let path):
+      "\(path) does not exist; give the folder of a model (with config.json in it)"
+    case .notAFolder(let path):
+      "\(path) is not a folder; give the folder of a model, not one of its files"
+    case .missingFile(let path):
+      "\(path) does not exist"
+    case .notAFile(let path):
+      "\(path) is not a regular file"
+    case .unreadable(let file, let reason):
+      "\(file) cannot be read: \(reason)"
+    case .tooLarge(let file, let byteCount, let limit):
+      "\(file) has \(byteCount) bytes, more than the \(limit) such a file may have"
+    case .changedWhileInUse(let file):
+      "\(file) changed after its header was read; replace a checkpoint by renaming, then reload it"
+    case .invalidJSON(let file, let offset, let reason):
+      "\(file) is not valid JSON at byte \(offset): \(reason)"
+    case .duplicateName(let file, let name):
+      "\(file) names \(quoted(name)) twice in one object"
+    case .missingKey(let file, let key):
+      "\(file) lacks \(key)"
+    case .wrongType(let file, let key, let expected):
+      "\(file): \(key) is not \(expected)"
+    case .invalidValue(let file, let key, let found, let expected):
+      "\(file): \(key) is \(found), expected \(expected)"
+    case .unsupported(let file, let key, let found, let supported):
+      "\(file): \(key) is \(found), Chiasm runs \(supported)"
+    case .truncatedHeader(let file, let headerLength, let byteCount):
+      """
+      \(file) is truncated or no safetensors file: it has \(byteCount) bytes, its header alone \
+      would take 8 + \(headerLength)
+      """
+    case .headerTooLong(let file, let headerLength, let limit):
+      """
+      \(file) announces a header of \(headerLength) bytes, more than the \(limit) the format \
+      allows; it is damaged or no safetensors file
+      """
+    case .missingField(let file, let tensor, let field):
+      "\(file): tensor \(quoted(tensor)) has no \(field)"
+    case .tooManyTensors(let file, let limit):
+      "\(file) names more than \(limit) tensors"
+    case .unknownScalarType(let file, let tensor, let found):
+      "\(file): tensor \(quoted(tensor)) has the unknown dtype \(quoted(found))"
+    case .invalidShape(let file, let tensor, let shape):
+      "\(file): tensor \(quoted(tensor)) has the impossible shape \(shape)"
+    case .reversedOffsets(let file, let tensor, let begin, let end):
+      "\(file): tensor \(quoted(tensor)) begins at \(begin) and ends before that, at \(end)"
+    case .overlappingOffsets(let file, let tensor, let begin, let previousEnd):
+      """
+      \(file): tensor \(quoted(tensor)) begins at \(begin), inside the one before it, which ends \
+      at \(previousEnd)
+      """
+    case .hole(let file, let tensor, let begin, let previousEnd):
+      "\(file): bytes \(previousEnd) to \(begin), before tensor \(quoted(tensor)), belong to none"
+    case .offsetsBeyondData(let file, let tensor, let end, let dataByteCount):
+      """
+      \(file): tensor \(quoted(tensor)) ends at \(end) of \(dataByteCount) data bytes; the file \
+      is truncated, copy it again
+      """
+    case .trailingData(let file, let end, let dataByteCount):
+      "\(file): the last tensor ends at \(end) of \(dataByteCount) data bytes"
+    case .byteCountMismatch(let file, let tensor, let expected, let found):
+      """
+      \(file): tensor \(quoted(tensor)) takes \(found) bytes, its shape and dtype \(expected)
+      """
+    case .noWeights(let folder):
+      """
+      \(folder) has neither model.safetensors nor model.safetensors.index.json; convert weights of \
+      another format to safetensors
+      """
+    case .missingIndex(let folder):
+      "\(folder) has shards of weights but no model.safetensors.index.json to say what is where"
+    case .invalidShardName(let file, let tensor, let shard):
+      """
+      \(file) looks for \(quoted(tensor)) in \(quoted(shard)), which is not the name of a \
+      .safetensors file in the same folder
+      """
+    case .nameCollision(let tensor, let first, let second):
+      "\(quoted(tensor)) is in \(first), where the index says, and also in \(second)"
+    case .missingTensor(let file, let tensor, let neededFor):
+      "\(file) lacks \(quoted(tensor))\(because(neededFor))"
+    case .missingShard(let file, let tensor, let neededFor):
+      """
+      \(file) does not exist, and the index says that \(quoted(tensor)) is in it\
+      \(because(neededFor))
+      """
+    case .shapeMismatch(let file, let tensor, let expected, let found, let neededFor):
+      """
+      \(file): \(quoted(tensor)) has shape \(found), config.json asks for \(expected)\
+      \(because(neededFor))
+      """
+    case .unsupportedScalarType(let file, let tensor, let found, let expected):
+      "\(file): \(quoted(tensor)) is stored as \(found); convert the checkpoint to \(expected)"
+    case .unwritable(let file, let reason):
+      "\(file) cannot be written: \(reason)"
+    case .diskFull(let file, let byteCount):
+      "\(file): no room for its \(byteCount) bytes; free space or write to another disk"
+    case .incompleteTensor(let file, let tensor, let written, let expected):
+      "\(file): \(written) of the \(expected) bytes of \(quoted(tensor)) were written"
+    case .folderInUse(let folder, let file):
+      "\(folder) already holds \(file); write a new model to a folder of its own"
+    }
+  }
+}
+
+private func because(_ neededFor: String?) -> String {
+  guard let neededFor else { return "" }
+  return "; \(neededFor). Fix the checkpoint, or what the mesh file lets this process hold."
+}
+
+/// Names come from files: shown without control characters, and never at unbounded length.
+private func quoted(_ name: String) -> String {
+  let shown = name.unicodeScalars.prefix(200).map { scalar in
+    scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) ? "\u{FFFD}" : String(scalar)
+  }
+  return shown.joined() + (name.unicodeScalars.count > 200 ? "…" : "")
+}
