@@ -10,7 +10,7 @@ struct Generation: Sendable {
 
   /// Positions that the language stages hold in their caches.
   private(set) var cached = 0
-  private(set) var generated: [UInt32] = []
+  private(set) var generated: [Int32] = []
   private(set) var finishReason: FinishReason?
 
   private var detokenizer: StreamingDetokenizer
@@ -33,21 +33,21 @@ struct Generation: Sendable {
   func nextStep(limit: Int) -> SequenceStep {
     var step = SequenceStep()
     step.sequence = id
-    step.position = UInt32(cached)
-    step.promptTokens = UInt32(prompt.tokens.count)
-    if cached == 0 { step.reserve = UInt32(reserve) }
+    step.position = cached
+    step.promptTokens = prompt.tokens.count
+    if cached == 0 { step.reserve = reserve }
     if isPrefilling {
       let end = min(prompt.tokens.count, cached + limit)
-      step.token = Array(prompt.tokens[cached..<end])
+      step.tokens = Array(prompt.tokens[cached..<end])
       let rows = prompt.imageRows[cached..<end]
-      if rows.contains(where: { $0 != 0 }) { step.imageRow = Array(rows) }
+      if rows.contains(where: { $0 != 0 }) { step.imageRows = Array(rows) }
       step.sample = end == prompt.tokens.count
       step.captureLogits = options.captures
     } else {
-      step.token = [generated[generated.count - 1]]
+      step.tokens = [generated[generated.count - 1]]
       step.sample = true
     }
-    if step.sample == true { step.sampling = options.sampling }
+    if step.sample { step.sampling = options.sampling }
     return step
   }
 
@@ -60,15 +60,12 @@ struct Generation: Sendable {
     generated.append(token)
 
     var event = ChatEvent()
-    event.token = [token]
+    event.tokens = [token]
     if options.sampling.topLogprobs != nil {
       var logprob = ChatLogprob()
-      var chosen = TokenLogprob()
-      chosen.token = token
-      chosen.logprob = result.logprob
-      logprob.chosen = chosen
+      logprob.chosen = TokenLogprob(token: token, logprob: result.logprob ?? 0)
       logprob.top = result.top
-      event.logprob = [logprob]
+      event.logprobs = [logprob]
     }
 
     let endsByToken =
@@ -105,9 +102,9 @@ struct GenerationOptions: Sendable {
   var sampling: Messages.SamplingParameters
   var maxTokens: Int
   var stopStrings: [String]
-  var stopTokens: Set<UInt32>
+  var stopTokens: Set<Int32>
   /// The model's own end tokens.
-  var endTokens: Set<UInt32>
+  var endTokens: Set<Int32>
   var ignoresEnd: Bool
   var captures: Bool
 }

@@ -93,16 +93,16 @@ actor Scheduler {
       guard budget > 0, let answer = answers[id] else { break }
       let captures = answer.generation.options.captures
       // Captured logits come back as the only tensor of their step.
-      if captures && !request.step.isEmpty { continue }
+      if captures && !request.steps.isEmpty { continue }
       let step = answer.generation.nextStep(limit: budget)
-      budget -= step.token.count
-      request.step.append(step)
+      budget -= step.tokens.count
+      request.steps.append(step)
       answers[id]?.isUnderWay = true
       if captures { break }
     }
-    let taken = Set(request.step.compactMap(\.sequence))
+    let taken = Set(request.steps.map(\.sequence))
     turns = turns.filter { !taken.contains($0) } + turns.filter(taken.contains)
-    return request.step.isEmpty ? nil : request
+    return request.steps.isEmpty ? nil : request
   }
 
   private func carryOut(_ request: StepRequest) async {
@@ -110,10 +110,8 @@ actor Scheduler {
       let reply = try await send(request)
       accept(reply, of: request)
     } catch {
-      for step in request.step {
-        guard let id = step.sequence, let answer = answers.removeValue(forKey: id) else { continue }
-        turns.removeAll { $0 == id }
-        answer.events.finish(throwing: error)
+      for step in request.steps {
+        if let answer = answers[step.sequence] { fail(step.sequence, answer, error) }
       }
     }
     underWay -= 1
@@ -122,11 +120,10 @@ actor Scheduler {
 
   private func accept(_ reply: Payload<StepReply>, of request: StepRequest) {
     var results: [UInt64: SequenceResult] = [:]
-    for result in reply.message.result {
-      if let id = result.sequence { results[id] = result }
-    }
-    for step in request.step {
-      guard let id = step.sequence, var answer = answers[id] else { continue }
+    for result in reply.message.results { results[result.sequence] = result }
+    for step in request.steps {
+      let id = step.sequence
+      guard var answer = answers[id] else { continue }
       answer.isUnderWay = false
       guard let result = results[id] else {
         fail(id, answer, RPCError(.internal, "the language stages sent no result for a sequence"))
@@ -136,13 +133,12 @@ actor Scheduler {
         fail(
           id, answer,
           RPCError(
-            StatusCode(rawValue: Int(code)) ?? .unknown,
-            result.errorMessage ?? "a language stage failed without saying why"))
+            code, result.errorMessage ?? "a language stage failed without saying why"))
         continue
       }
       answer.captured += reply.tensors
-      if let event = answer.generation.accept(result, of: step.token.count) {
-        answer.events.yield(Payload(message: event, tensors: answer.captured))
+      if let event = answer.generation.accept(result, of: step.tokens.count) {
+        answer.events.yield(Payload(event, tensors: answer.captured))
         answer.captured = []
       }
       answers[id] = answer
@@ -150,11 +146,11 @@ actor Scheduler {
         var last = ChatEvent()
         last.finishReason = reason.rawValue
         var usage = Usage()
-        usage.promptTokens = UInt32(answer.generation.prompt.tokens.count)
-        usage.completionTokens = UInt32(answer.generation.generated.count)
-        usage.imageTokens = UInt32(answer.generation.prompt.imageTokenCount)
+        usage.promptTokens = answer.generation.prompt.tokens.count
+        usage.completionTokens = answer.generation.generated.count
+        usage.imageTokens = answer.generation.prompt.imageTokenCount
         last.usage = usage
-        answer.events.yield(Payload(message: last, tensors: []))
+        answer.events.yield(Payload(last))
         answer.events.finish()
         answers[id] = nil
         turns.removeAll { $0 == id }
@@ -162,7 +158,7 @@ actor Scheduler {
     }
   }
 
-  private func fail(_ id: UInt64, _ answer: Answer, _ error: RPCError) {
+  private func fail(_ id: UInt64, _ answer: Answer, _ error: any Error) {
     answers[id] = nil
     turns.removeAll { $0 == id }
     answer.events.finish(throwing: error)

@@ -1,0 +1,136 @@
+import ArgumentParser
+import Logging
+import Sequencer
+import ServiceLifecycle
+import Transport
+
+@main
+struct Gateway: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "chiasm-gateway",
+    abstract: "Answers chat requests by sequencing them over the stages of a mesh.",
+    discussion: """
+      With --stdio the first byte decides: { begins JSON, one request a line, answered by one \
+      object a line; anything else is the framed protocol.
+      """)
+
+  @Option(help: ArgumentHelp("Model folder in the release format.", valueName: "folder"))
+  var model: String
+
+  @Option(
+    help: ArgumentHelp("Addresses of the vision stages in order.", valueName: "address,…"))
+  var vision: String
+
+  @Option(help: ArgumentHelp("Address of the projector.", valueName: "address"))
+  var projector: String
+
+  @Option(
+    help: ArgumentHelp("Addresses of the language stages in order.", valueName: "address,…"))
+  var language: String
+
+  @Option(help: ArgumentHelp("Where to listen: unix:PATH or tcp:HOST:PORT.", valueName: "address"))
+  var listen: String?
+
+  @Flag(help: "Speak over standard input and output instead.")
+  var stdio = false
+
+  @Option(help: ArgumentHelp("Answers being computed at once.", valueName: "n"))
+  var maxRunning = GatewayLimits().running
+
+  @Option(help: ArgumentHelp("Requests that may wait.", valueName: "n"))
+  var maxWaiting = GatewayLimits().waiting
+
+  @Option(help: ArgumentHelp("Tokens of one pass through the language stages.", valueName: "n"))
+  var stepTokens = GatewayLimits().stepTokens
+
+  @Option(help: ArgumentHelp("trace, debug, info, warning, error.", valueName: "level"))
+  var logLevel: Logger.Level = .info
+
+  func validate() throws {
+    if (listen != nil) == stdio {
+      throw ValidationError(
+        "give one of --listen unix:PATH, --listen tcp:HOST:PORT and --stdio")
+    }
+    for (name, value) in [
+      ("--max-running", maxRunning), ("--max-waiting", maxWaiting), ("--step-tokens", stepTokens),
+    ] where value < 1 {
+      throw ValidationError("\(name) must be positive")
+    }
+  }
+
+  func run() async throws {
+    var logger = Logger(label: "gateway") { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = logLevel
+    var limits = GatewayLimits()
+    limits.running = maxRunning
+    limits.waiting = maxWaiting
+    limits.stepTokens = stepTokens
+    let gateway = try GatewayService(
+      modelFolder: model,
+      addresses: StageAddresses(
+        vision: Endpoint.list(vision), projector: Endpoint(parsing: projector),
+        language: Endpoint.list(language)),
+      limits: limits, logger: logger)
+    let front: any Service =
+      if let listen {
+        GatewayFront(server: try Server(Endpoint(parsing: listen), router: gateway.router))
+      } else {
+        StandardFront(gateway: gateway)
+      }
+    let group = ServiceGroup(
+      configuration: .init(
+        services: [
+          .init(service: Sequencing(gateway: gateway)),
+          .init(service: front, successTerminationBehavior: .gracefullyShutdownGroup),
+        ],
+        gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+    try await group.run()
+  }
+}
+
+extension Endpoint {
+  /// Reads addresses with commas between them.
+  static func list(_ text: String) throws -> [Endpoint] {
+    try text.split(separator: ",", omittingEmptySubsequences: false).map {
+      try Endpoint(parsing: String($0))
+    }
+  }
+}
+
+extension Logger.Level: @retroactive ExpressibleByArgument {}
+
+/// Keeps the stages attached for as long as there is a front to ask.
+private struct Sequencing: Service {
+  let gateway: GatewayService
+
+  func run() async {
+    await cancelWhenGracefulShutdown { await gateway.run() }
+  }
+}
+
+/// The gateway on a socket.
+private struct GatewayFront: Service {
+  let server: Server
+
+  func run() async throws {
+    try await withGracefulShutdownHandler {
+      try await server.run()
+    } onGracefulShutdown: {
+      server.shutDown(grace: .seconds(2))
+    }
+  }
+}
+
+/// The gateway on standard input and output, framed or as JSON lines.
+private struct StandardFront: Service {
+  let gateway: GatewayService
+
+  func run() async throws {
+    guard let first = StandardInput.peek() else { return }
+    if first == UInt8(ascii: "{") {
+      try await LineMode(gateway: gateway).run()
+    } else {
+      try await GatewayFront(server: Server(.stdio, router: gateway.router)).run()
+    }
+  }
+}

@@ -1,0 +1,33 @@
+import ArgumentParser
+import StageRuntime
+
+@main
+struct LanguageModel: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "chiasm-language", abstract: "Serves a slice of the language model.")
+
+  @OptionGroup var arguments: StageArguments
+
+  @Option(
+    help: ArgumentHelp("Positions of the key-value cache, all sequences together.", valueName: "n"))
+  var cacheTokens = 16384
+
+  @Option(
+    help: ArgumentHelp(
+      "Bytes of image rows that may wait for their answers' first step.", valueName: "n"))
+  var pictureBytes = 1 << 30
+
+  func validate() throws {
+    guard cacheTokens > 0 else { throw ValidationError("--cache-tokens must be positive") }
+    guard pictureBytes > 0 else { throw ValidationError("--picture-bytes must be positive") }
+  }
+
+  func run() async throws {
+    try await StageProcess.run(arguments, label: "language") { logger in
+      var options = try arguments.options()
+      options.cacheTokens = cacheTokens
+      options.pictureBytes = pictureBytes
+      return try LanguageService(options, logger: logger)
+    }
+  }
+}

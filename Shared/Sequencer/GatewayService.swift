@@ -1,0 +1,308 @@
+import Logging
+import Messages
+import Synchronization
+import Tensors
+import Text
+import Threads
+import Transport
+
+/// The gateway: sequences chat requests over the stages of a mesh.
+///
+/// A request's prompt is made ready on a thread of its own, waits for a place, sends its
+/// pictures to the first vision stage, and is then a part of the scheduler's steps until its
+/// answer ends. The stages hand tensors to each other; of all tensors only pixels pass here.
+public final class GatewayService: Sendable {
+  public let builder: PromptBuilder
+  private let modelName: String
+  private let limits: GatewayLimits
+  private let links: StageLinks
+  private let scheduler: Scheduler
+  private let admission: Admission
+  private let preprocessing = DedicatedThread(name: "preprocess")
+  private let nextSequence = Atomic<UInt64>(1)
+  private let ended: AsyncStream<Ended>
+  private let endedQueue: AsyncStream<Ended>.Continuation
+  public let health = HealthService()
+  private let logger: Logger
+
+  /// - Throws: what is wrong with the model folder.
+  public init(
+    modelFolder: String, addresses: StageAddresses, limits: GatewayLimits = GatewayLimits(),
+    logger: Logger
+  ) throws {
+    builder = try PromptBuilder(modelFolder: modelFolder)
+    modelName = modelFolder.split(separator: "/").last.map(String.init) ?? modelFolder
+    self.limits = limits
+    self.logger = logger
+    links = StageLinks(
+      configuration: builder.configuration, addresses: addresses, logger: logger)
+    admission = Admission(limits: limits)
+    let first = links.language[0].channel
+    scheduler = Scheduler(limits: limits, stepsAtOnce: links.language.count) { request in
+      try await first.call(Methods.LanguageModel.step, request)
+    }
+    (ended, endedQueue) = AsyncStream.makeStream()
+    health.set("", .notServing)
+    health.set(GatewayService.name, .notServing)
+  }
+
+  static let name = "chiasm.v1.Gateway"
+
+  /// The calls that the gateway answers.
+  public var router: Router {
+    var router = Router()
+    router.handle(Methods.Gateway.describe) { _, _ in
+      Payload(await self.describe())
+    }
+    router.handleStream(Methods.Gateway.chat) { payload, _, writer in
+      try await self.chat(payload) { try await writer.write($0) }
+    }
+    health.register(in: &router)
+    return router
+  }
+
+  /// Keeps the stages attached and sends steps until the task is cancelled.
+  public func run() async {
+    await withDiscardingTaskGroup { group in
+      group.addTask { await self.links.run { await self.stageChanged($0) } }
+      group.addTask { await self.scheduler.run() }
+      group.addTask { await self.forgetEnded() }
+    }
+  }
+
+  /// Waits until all stages are there and fit together.
+  public func ready(within duration: Duration) async throws {
+    try await links.ready(within: duration)
+  }
+
+  /// Answers one chat request, event by event.
+  ///
+  /// - Throws: INVALID_ARGUMENT for a request that cannot be, RESOURCE_EXHAUSTED when there is
+  ///   no place for it, UNAVAILABLE when a stage is down or goes down.
+  public func chat(
+    _ payload: Payload<ChatRequest>,
+    write: @Sendable (Payload<ChatEvent>) async throws -> Void
+  ) async throws {
+    let clock = ContinuousClock()
+    let arrival = clock.now
+    try await admission.arrive()
+    let prompt: Prompt
+    let options: GenerationOptions
+    let positions: Int
+    do {
+      prompt = try await prepare(payload)
+      options = try resolve(payload.message, prompt: prompt)
+      try await links.ready(within: limits.stageWait)
+      let block = links.cache.block
+      positions = (prompt.tokens.count + options.maxTokens + block - 1) / block * block
+      try await admission.enter(positions: positions)
+    } catch {
+      await admission.leave()
+      throw error
+    }
+    let id = UInt64(links.session) << 32
+      | (nextSequence.add(1, ordering: .relaxed).oldValue & 0xffff_ffff)
+    do {
+      try await answer(
+        id, prompt, options, Clock(arrival: arrival, admitted: clock.now), write: write)
+    } catch {
+      await retire(id, positions: positions)
+      throw error
+    }
+    await retire(id, positions: positions)
+  }
+
+  private func retire(_ id: UInt64, positions: Int) async {
+    await scheduler.end(id)
+    endedQueue.yield(Ended(sequence: id, positions: positions))
+  }
+
+  /// A sequence that is over, and the cache positions it will give back.
+  private struct Ended: Sendable {
+    let sequence: UInt64
+    let positions: Int
+  }
+
+  private func prepare(_ payload: Payload<ChatRequest>) async throws -> Prompt {
+    guard payload.tensors.count <= limits.pictures else {
+      throw RPCError(
+        .invalidArgument,
+        "\(payload.tensors.count) pictures in one request, at most \(limits.pictures) are taken")
+    }
+    for attachment in payload.tensors {
+      guard attachment.tensor.scalarType == .uint8, attachment.tensor.shape.count == 1 else {
+        throw RPCError(
+          .invalidArgument, "pictures are sent as the bytes of a JPEG or PNG file, uint8 [n]")
+      }
+      guard attachment.tensor.count <= limits.pictureBytes else {
+        throw RPCError(
+          .invalidArgument,
+          "a picture of \(attachment.tensor.count) bytes, at most \(limits.pictureBytes) are taken")
+      }
+    }
+    return try await preprocessing.run { [builder] _ in
+      try builder.build(turns: payload.message.turns, files: payload.tensors.map(\.tensor))
+    }
+  }
+
+  private func resolve(_ request: ChatRequest, prompt: Prompt) throws -> GenerationOptions {
+    var sampling = request.sampling ?? SamplingParameters()
+    if sampling.seed == nil { sampling.seed = UInt64.random(in: 0...UInt64.max) }
+    let room = builder.contextLength - prompt.tokens.count
+    let maxTokens = request.maxTokens ?? min(limits.defaultMaxTokens, room)
+    guard maxTokens > 0 else {
+      throw RPCError(.invalidArgument, "max_tokens is \(maxTokens), expected at least 1")
+    }
+    guard maxTokens <= room else {
+      throw RPCError(
+        .invalidArgument,
+        "the prompt's \(prompt.tokens.count) tokens and max_tokens \(maxTokens) exceed the "
+          + "context of \(builder.contextLength); ask for at most \(room) tokens")
+    }
+    return GenerationOptions(
+      sampling: sampling, maxTokens: maxTokens, stopStrings: request.stop,
+      stopTokens: Set(request.stopTokens), endTokens: builder.endTokens,
+      ignoresEnd: request.ignoreEnd, captures: request.capture)
+  }
+
+  /// Moments of a request, for its timings.
+  private struct Clock {
+    let arrival: ContinuousClock.Instant
+    let admitted: ContinuousClock.Instant
+    var imagesDone: ContinuousClock.Instant?
+    var firstToken: ContinuousClock.Instant?
+  }
+
+  private func answer(
+    _ id: UInt64, _ prompt: Prompt, _ options: GenerationOptions, _ clock: Clock,
+    write: @Sendable (Payload<ChatEvent>) async throws -> Void
+  ) async throws {
+    var clock = clock
+    var first = ChatEvent()
+    first.seed = options.sampling.seed
+    var captured = try await encode(prompt, id: id, captures: options.captures)
+    clock.imagesDone = .now
+    if options.captures {
+      first.promptTokens = prompt.tokens
+      first.decodedSHA256 = prompt.pictures.map(\.decodedSHA256)
+      first.resizedSHA256 = prompt.pictures.map(\.resizedSHA256)
+      captured += prompt.pictures.map { Attachment($0.pixels, name: "pixels") }
+    }
+    try await write(Payload(first, tensors: captured))
+
+    let generation = Generation(
+      id: id, prompt: prompt, options: options, tokenizer: builder.tokenizer)
+    for try await var event in await scheduler.begin(generation) {
+      if clock.firstToken == nil { clock.firstToken = .now }
+      if event.message.finishReason != nil { event.message.timings = timings(clock) }
+      try await write(event)
+    }
+    try Task.checkCancellation()
+  }
+
+  /// Sends the pictures to the first vision stage, one after the other.
+  private func encode(_ prompt: Prompt, id: UInt64, captures: Bool) async throws -> [Attachment] {
+    var captured: [Attachment] = []
+    let channel = links.vision[0].channel
+    for (index, picture) in prompt.pictures.enumerated() {
+      var request = EncodeRequest()
+      request.sequence = id
+      request.picture = index
+      request.captureVision = captures
+      request.captureProjector = captures
+      let reply = try await channel.call(
+        Methods.VisionEncoder.encode, request,
+        tensors: [Attachment(picture.pixels, name: "pixels")])
+      captured += reply.tensors
+    }
+    return captured
+  }
+
+  private func timings(_ clock: Clock) -> Timings {
+    func milliseconds(
+      _ from: ContinuousClock.Instant?, _ to: ContinuousClock.Instant?
+    ) -> Double {
+      guard let from, let to else { return 0 }
+      return (to - from) / .milliseconds(1)
+    }
+    let now = ContinuousClock.now
+    var timings = Timings()
+    timings.queue = milliseconds(clock.arrival, clock.admitted)
+    timings.image = milliseconds(clock.admitted, clock.imagesDone)
+    timings.prefill = milliseconds(clock.imagesDone, clock.firstToken)
+    timings.decode = milliseconds(clock.firstToken, now)
+    timings.total = milliseconds(clock.arrival, now)
+    return timings
+  }
+
+  private func stageChanged(_ link: StageLink) async {
+    let isReady = links.obstacle == nil
+    health.set("", isReady ? .serving : .notServing)
+    health.set(GatewayService.name, isReady ? .serving : .notServing)
+    await admission.setCapacity(links.cache.positions)
+    // A language stage that was lost, or is back without its caches, takes with it what every
+    // live answer had there.
+    if link.role == .language, link.description == nil {
+      await scheduler.failAll(
+        RPCError(
+          .unavailable, "\(link.name) at \(link.endpoint) went away in mid-answer; ask again"))
+    }
+  }
+
+  /// Tells the language stages which sequences are over, and only then gives their places to
+  /// others: a stage must have let go of a cache before it is asked for the next one.
+  private func forgetEnded() async {
+    await withDiscardingTaskGroup { group in
+      for await ended in ended {
+        group.addTask {
+          await self.tellEnd(ended.sequence)
+          await self.admission.release(positions: ended.positions)
+        }
+      }
+    }
+  }
+
+  private func tellEnd(_ sequence: UInt64) async {
+    var request = EndRequest()
+    request.sequences = [sequence]
+    await withDiscardingTaskGroup { group in
+      for link in links.language where link.description != nil {
+        group.addTask { [request] in
+          // A stage that cannot be told has lost the sequence, or drops it with the session.
+          _ = try? await link.channel.call(
+            Methods.LanguageModel.end, request, deadline: .after(.seconds(5)))
+        }
+      }
+    }
+  }
+
+  private func describe() async -> GatewayDescription {
+    var description = GatewayDescription()
+    description.model = modelName
+    description.templateName = builder.template.rawValue
+    description.contextLength = builder.contextLength
+    description.imageSize = builder.configuration.imageSize
+    description.imageTokens = builder.configuration.imageTokenCount
+    description.running = await admission.running
+    description.waiting = await admission.waiting
+    for link in links.all {
+      var stage = GatewayStage()
+      stage.name = link.name
+      stage.address = "\(link.endpoint)"
+      switch link.current {
+      case .down(let reason):
+        stage.ready = false
+        stage.detail = reason
+      case .up:
+        stage.ready = true
+        // Counters move: ask again, and fall back on what was known.
+        stage.description =
+          (try? await link.channel.call(
+            Methods.Stage.describe, DescribeRequest(), deadline: .after(.seconds(1))
+          ).message) ?? link.description
+      }
+      description.stages.append(stage)
+    }
+    return description
+  }
+}

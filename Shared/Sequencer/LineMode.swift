@@ -1,0 +1,203 @@
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+import Messages
+import Synchronization
+import Threads
+import Transport
+
+/// The gateway for scripts: one JSON request a line on standard input, one JSON object a line
+/// on standard output. Requests are answered as they get ready, in any order; `id` tells which.
+public struct LineMode: Sendable {
+  private let gateway: GatewayService
+
+  /// Bytes of one line.
+  static let lineLimit = 1 << 20
+
+  public init(gateway: GatewayService) { self.gateway = gateway }
+
+  /// Answers until standard input ends and the last answer is out.
+  public func run() async throws {
+    let lines = StandardInput.lines(limit: LineMode.lineLimit)
+    await withDiscardingTaskGroup { group in
+      for await line in lines {
+        switch line {
+        case .text(let bytes):
+          // Empty lines ask for nothing.
+          if bytes.allSatisfy({ $0 == 0x20 || $0 == 0x0d }) { continue }
+          group.addTask { await answer(bytes) }
+        case .tooLong(let count):
+          StandardOutput.write(
+            Failure(
+              id: nil,
+              error: RPCError(
+                .invalidArgument,
+                "a line of more than \(count) bytes; send pictures as paths in \"images\"")))
+        }
+      }
+    }
+  }
+
+  private func answer(_ line: [UInt8]) async {
+    let request: LineRequest
+    do {
+      request = try JSONDecoder().decode(LineRequest.self, from: Data(line))
+    } catch {
+      StandardOutput.write(
+        Failure(
+          id: nil, error: RPCError(.invalidArgument, "the line is no request: \(error.plain)")))
+      return
+    }
+    do {
+      let payload = try request.payload()
+      let result = Mutex(ChatResult())
+      try await gateway.chat(payload) { event in
+        result.withLock { $0.add(event.message) }
+        if request.stream == true, !event.message.text.isEmpty {
+          StandardOutput.write(Delta(id: request.id, delta: event.message.text))
+        }
+      }
+      StandardOutput.write(Answer(id: request.id, result: result.withLock { $0 }))
+    } catch {
+      StandardOutput.write(Failure(id: request.id, error: RPCError(handlerError: error)))
+    }
+  }
+}
+
+/// One line of input.
+struct LineRequest: Codable, Sendable {
+  struct Turn: Codable, Sendable {
+    var role: String
+    var content: String
+  }
+
+  var id: String?
+  /// A single user turn; or `messages`.
+  var prompt: String?
+  var messages: [Turn]?
+  /// Paths of JPEG or PNG files, in the order of their `<image>` placeholders.
+  var images: [String]?
+  var maxTokens: Int?
+  var temperature: Float?
+  var topK: Int?
+  var topP: Float?
+  var minP: Float?
+  var repetitionPenalty: Float?
+  var seed: UInt64?
+  var stop: [String]?
+  /// Best log-probabilities of every token; absent: none.
+  var logprobs: Int?
+  /// Sends the text as it comes, before the whole answer.
+  var stream: Bool?
+
+  enum CodingKeys: String, CodingKey {
+    case id, prompt, messages, images, temperature, seed, stop, logprobs, stream
+    case maxTokens = "max_tokens"
+    case topK = "top_k"
+    case topP = "top_p"
+    case minP = "min_p"
+    case repetitionPenalty = "repetition_penalty"
+  }
+
+  func payload() throws -> Payload<ChatRequest> {
+    var request = ChatRequest()
+    switch (prompt, messages) {
+    case (let prompt?, nil):
+      request.turns = [ChatTurn(role: "user", text: prompt)]
+    case (nil, let messages?):
+      request.turns = messages.map { ChatTurn(role: $0.role, text: $0.content) }
+    default:
+      throw RPCError(.invalidArgument, "give one of \"prompt\" and \"messages\"")
+    }
+    guard (logprobs ?? 0) >= 0, (topK ?? 0) >= 0 else {
+      throw RPCError(.invalidArgument, "\"top_k\" and \"logprobs\" cannot be negative")
+    }
+    request.sampling = SamplingParameters(
+      temperature: temperature ?? 0, topK: topK ?? 0, topP: topP ?? 1, minP: minP ?? 0,
+      repetitionPenalty: repetitionPenalty ?? 1, seed: seed, topLogprobs: logprobs)
+    request.maxTokens = maxTokens
+    request.stop = stop ?? []
+    return Payload(
+      request, tensors: try (images ?? []).map { try PictureFile.read($0) })
+  }
+}
+
+private struct Delta: Encodable {
+  let id: String?
+  let delta: String
+}
+
+private struct Answer: Encodable {
+  let id: String?
+  let result: ChatResult
+
+  private enum CodingKeys: String, CodingKey { case id }
+
+  func encode(to encoder: any Encoder) throws {
+    var container = encoder.container(keyedBy: CodingKeys.self)
+    try container.encodeIfPresent(id, forKey: .id)
+    try result.encode(to: encoder)
+  }
+}
+
+private struct Failure: Encodable {
+  struct Problem: Encodable {
+    let code: String
+    let message: String
+  }
+
+  let id: String?
+  let error: Problem
+
+  init(id: String?, error: RPCError) {
+    self.id = id
+    self.error = Problem(code: "\(error.code)", message: error.message)
+  }
+}
+
+extension Error {
+  /// A decoding error's own words instead of its dump.
+  fileprivate var plain: String {
+    guard let error = self as? DecodingError else { return "\(self)" }
+    switch error {
+    case .typeMismatch(_, let context), .valueNotFound(_, let context),
+      .keyNotFound(_, let context), .dataCorrupted(let context):
+      let path = context.codingPath.map(\.stringValue).joined(separator: ".")
+      return path.isEmpty ? context.debugDescription : "\(path): \(context.debugDescription)"
+    @unknown default:
+      return "\(error)"
+    }
+  }
+}
+
+/// Standard output, a whole line at a time.
+enum StandardOutput {
+  private static let lock = Mutex(())
+
+  static func write(_ value: some Encodable) {
+    let encoder = JSONEncoder()
+    encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+    guard var line = try? encoder.encode(value) else { return }
+    line.append(0x0a)
+    let bytes = [UInt8](line)
+    lock.withLock { _ in
+      var written = 0
+      while written < bytes.count {
+        let count = bytes[written...].withUnsafeBytes {
+          Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count)
+        }
+        if count < 0 && errno == EINTR { continue }
+        // Nobody reads any more; the input will end too.
+        guard count > 0 else { return }
+        written += count
+      }
+    }
+  }
+}

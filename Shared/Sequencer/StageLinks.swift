@@ -1,0 +1,152 @@
+import Checkpoint
+import Logging
+import Messages
+import Transport
+
+/// All stages of a mesh as the gateway sees them, in the order in which data crosses them.
+actor StageLinks {
+  nonisolated let vision: [StageLink]
+  nonisolated let projector: StageLink
+  nonisolated let language: [StageLink]
+  nonisolated let session: UInt32
+
+  private let configuration: ModelConfiguration
+  private var waiters: [UInt64: CheckedContinuation<Void, any Error>] = [:]
+  private var nextWaiter: UInt64 = 0
+
+  init(
+    configuration: ModelConfiguration, addresses: StageAddresses, logger: Logger
+  ) {
+    self.configuration = configuration
+    let session = UInt32.random(in: 1...UInt32.max)
+    self.session = session
+    func links(_ role: StageLink.Role, _ endpoints: [Endpoint]) -> [StageLink] {
+      endpoints.enumerated().map {
+        StageLink(
+          role: role, index: $0.offset, endpoint: $0.element, session: session, logger: logger)
+      }
+    }
+    vision = links(.vision, addresses.vision)
+    projector = StageLink(
+      role: .projector, index: 0, endpoint: addresses.projector, session: session, logger: logger)
+    language = links(.language, addresses.language)
+  }
+
+  nonisolated var all: [StageLink] { vision + [projector] + language }
+
+  /// Why requests cannot be answered now; nil when they can.
+  nonisolated var obstacle: String? {
+    for link in all {
+      if case .down(let reason) = link.current {
+        return "\(link.name) at \(link.endpoint) is not ready: \(reason)"
+      }
+    }
+    let digests = Set(all.compactMap { $0.description?.modelDigest })
+    if digests.count > 1 || digests.first != configuration.digest {
+      return "the stages hold different models; start them all, and the gateway, with one --model"
+    }
+    return coverObstacle(vision, layers: configuration.usedVisionLayers)
+      ?? coverObstacle(language, layers: configuration.language.layerCount)
+  }
+
+  /// Positions of the smallest cache among the language stages, and the size of its blocks.
+  nonisolated var cache: (positions: Int, block: Int) {
+    let descriptions = language.compactMap(\.description)
+    return (
+      descriptions.map(\.cacheTokens).min() ?? 0,
+      descriptions.map(\.cacheBlockTokens).max() ?? 1
+    )
+  }
+
+  /// Keeps every stage attached until the task is cancelled.
+  func run(changed: @escaping @Sendable (StageLink) async -> Void) async {
+    await withDiscardingTaskGroup { group in
+      for link in all {
+        group.addTask {
+          await link.keepAttached { link in
+            await changed(link)
+            await self.wake()
+          }
+        }
+      }
+    }
+  }
+
+  /// Waits until requests can be answered.
+  ///
+  /// - Throws: UNAVAILABLE with what is in the way after `duration`; `CancellationError`.
+  func ready(within duration: Duration) async throws {
+    if obstacle == nil { return }
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await self.wait() }
+      group.addTask {
+        try await Task.sleep(for: duration)
+        throw RPCError(.unavailable, self.obstacle ?? "the stages are coming and going")
+      }
+      defer { group.cancelAll() }
+      try await group.next()
+    }
+  }
+
+  private func wait() async throws {
+    while obstacle != nil {
+      let id = nextWaiter
+      nextWaiter += 1
+      try await withTaskCancellationHandler {
+        try await withCheckedThrowingContinuation { continuation in
+          if Task.isCancelled {
+            continuation.resume(throwing: CancellationError())
+          } else {
+            waiters[id] = continuation
+          }
+        }
+      } onCancel: {
+        Task { await self.abandon(id) }
+      }
+    }
+  }
+
+  private func wake() {
+    let woken = waiters.values
+    waiters.removeAll()
+    for continuation in woken { continuation.resume() }
+  }
+
+  private func abandon(_ id: UInt64) {
+    waiters.removeValue(forKey: id)?.resume(throwing: CancellationError())
+  }
+
+  /// Says where the slices of one model part leave a gap or overlap.
+  private nonisolated func coverObstacle(_ links: [StageLink], layers: Int) -> String? {
+    var next = 0
+    for link in links {
+      guard let description = link.description else { continue }
+      guard description.role == link.role.rawValue else {
+        return "\(link.endpoint) is a \(description.role) stage, not \(link.name)"
+      }
+      let first = description.firstLayer
+      guard first == next else {
+        return "\(link.name) begins at layer \(first), expected \(next); "
+          + "check --layers or --stage in the mesh file"
+      }
+      next = description.endLayer
+    }
+    return next == layers
+      ? nil
+      : "the \(links.first?.role.rawValue ?? "") stages end at layer \(next) of \(layers); "
+        + "check --layers or --stage in the mesh file"
+  }
+}
+
+/// Where the stages of a mesh listen.
+public struct StageAddresses: Sendable {
+  public var vision: [Endpoint]
+  public var projector: Endpoint
+  public var language: [Endpoint]
+
+  public init(vision: [Endpoint], projector: Endpoint, language: [Endpoint]) {
+    self.vision = vision
+    self.projector = projector
+    self.language = language
+  }
+}

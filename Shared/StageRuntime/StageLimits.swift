@@ -1,0 +1,59 @@
+import Checkpoint
+import Messages
+import Tensors
+import Transport
+
+/// Bounds of what one call may bring.
+enum StageLimits {
+  /// Tiles of one picture.
+  static let tiles = 64
+  /// Rows of one language step.
+  static let rows = 8192
+  /// Sequences of one language step.
+  static let sequences = 1024
+  /// Sequences whose end is remembered.
+  static let remembered = 4096
+}
+
+extension ModelConfiguration {
+  /// Class token and patches of one tile.
+  var visionTokenCount: Int {
+    let side = imageSize / vision.patchSize
+    return 1 + side * side
+  }
+}
+
+extension Payload {
+  /// The one tensor that a call is about.
+  func onlyTensor(_ what: String) throws -> Tensor {
+    guard tensors.count == 1 else {
+      throw RPCError(
+        .invalidArgument, "\(tensors.count) tensors beside the message, expected one \(what)")
+    }
+    return tensors[0].tensor
+  }
+}
+
+extension StageDescription {
+  init(
+    role: String, layers: Range<Int>, of count: Int, options: StageOptions, weightBytes: Int,
+    workingBytes: Int, digest: String
+  ) {
+    self.init()
+    self.role = role
+    firstLayer = layers.lowerBound
+    endLayer = layers.upperBound
+    layerCount = count
+    device = options.device
+    threads = options.threads
+    process = Int64(ProcessIdentity.current)
+    self.weightBytes = weightBytes
+    self.workingBytes = workingBytes
+    modelDigest = digest
+  }
+
+  /// "vision layers 0-22: 5.6 GiB of weights, at most 48 MiB besides".
+  static func summary(_ what: String, weightBytes: Int, workingBytes: Int) -> String {
+    "\(what): \(ByteCount(weightBytes)) of weights, at most \(ByteCount(workingBytes)) besides"
+  }
+}

@@ -1,0 +1,45 @@
+import Logging
+import ServiceLifecycle
+import Transport
+
+/// Runs a stage until it is told to stop.
+public enum StageProcess {
+  /// Serves `make`'s stage at the arguments' address. SIGTERM and SIGINT let calls that are
+  /// under way finish for a few seconds.
+  ///
+  /// - Throws: what is wrong with the flags, the model folder or the address.
+  public static func run(
+    _ arguments: StageArguments, label: String,
+    make: (Logger) throws -> any StageService
+  ) async throws {
+    var logger = Logger(label: label) { StreamLogHandler.standardError(label: $0) }
+    logger.logLevel = arguments.logLevel
+    let stage = try make(logger)
+    let endpoint = try arguments.endpoint()
+    let server = try Server(endpoint, router: stage.router)
+    logger.info("\(stage.summary)", metadata: ["listening": "\(endpoint)"])
+    let group = ServiceGroup(
+      configuration: .init(
+        services: [
+          .init(
+            service: ServerService(server), successTerminationBehavior: .gracefullyShutdownGroup)
+        ],
+        gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
+    try await group.run()
+  }
+}
+
+/// A server in the hands of a `ServiceGroup`.
+public struct ServerService: Service {
+  private let server: Server
+
+  public init(_ server: Server) { self.server = server }
+
+  public func run() async throws {
+    try await withGracefulShutdownHandler {
+      try await server.run()
+    } onGracefulShutdown: {
+      server.shutDown(grace: .seconds(2))
+    }
+  }
+}
