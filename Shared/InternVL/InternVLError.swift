@@ -1,0 +1,73 @@
+/// Ways in which the model, or a slice of it, cannot do what it was asked.
+public enum InternVLError: Error, Equatable, CustomStringConvertible {
+  /// A stage was given layers that the model does not have, or none.
+  case layersOutsideModel(part: String, layers: Range<Int>, available: Int)
+  /// More stages, or fewer than one, than the layers can be split into.
+  case unevenSplit(layers: Int, stages: Int)
+  /// A stage was asked for something that only the first or the last stage of its part can do.
+  case wrongStage(what: String, layers: Range<Int>, needed: String)
+  /// The rows of a step do not follow one another from the first to the last.
+  case rowsNotCovered(sequence: UInt64, rows: Range<Int>, expectedStart: Int, total: Int)
+  /// One step has two parts for the same sequence.
+  case sequenceTwice(sequence: UInt64)
+  /// A step begins behind the end of what the cache holds.
+  case positionGap(sequence: UInt64, position: Int, cached: Int)
+  /// A step reaches past the last position the model knows.
+  case beyondContext(sequence: UInt64, end: Int, context: Int)
+  /// The cache has too few free blocks left.
+  case cacheFull(sequence: UInt64, tokens: Int, freeTokens: Int, capacity: Int)
+  /// Image rows that would be written outside the rows of a step.
+  case imageRowsOutsideStep(rows: Range<Int>, step: Int)
+  /// A prompt has another number of placeholders than its pictures have rows.
+  case placeholderMismatch(placeholders: Int, imageRows: Int)
+  /// A prompt without tokens.
+  case emptyPrompt
+  /// Fewer or more tokens than sequences in a decode step.
+  case tokenCountMismatch(sequences: Int, tokens: Int)
+
+  public var description: String {
+    switch self {
+    case .layersOutsideModel(let part, let layers, let available):
+      "layers \(InternVLError.text(layers)) are asked for, but the \(part) uses "
+        + "\(available) layers, 0–\(available - 1); fix `--layers` in the mesh file"
+    case .unevenSplit(let layers, let stages):
+      "\(layers) layers cannot be split into \(stages) stages; give 1–\(layers) stages"
+    case .wrongStage(let what, let layers, let needed):
+      "the stage with layers \(InternVLError.text(layers)) cannot \(what); "
+        + "only the \(needed) stage can"
+    case .rowsNotCovered(let sequence, let rows, let expectedStart, let total):
+      "sequence \(sequence) has rows \(rows.lowerBound)..<\(rows.upperBound) of a step of "
+        + "\(total) rows, expected to start at row \(expectedStart); the sequences of a step "
+        + "must follow one another and cover all of its rows"
+    case .sequenceTwice(let sequence):
+      "sequence \(sequence) has two parts in one step; send them as one, or in two steps"
+    case .positionGap(let sequence, let position, let cached):
+      "sequence \(sequence) has \(cached) tokens in the cache, but a step begins at position "
+        + "\(position); send the tokens in between first"
+    case .beyondContext(let sequence, let end, let context):
+      "sequence \(sequence) would reach \(end) tokens, but the model knows \(context) positions; "
+        + "shorten the prompt or the answer"
+    case .cacheFull(let sequence, let tokens, let freeTokens, let capacity):
+      "sequence \(sequence) needs \(tokens) more tokens of cache, but \(freeTokens) of "
+        + "\(capacity) are free; wait until another sequence ends, or raise `--cache-tokens`"
+    case .imageRowsOutsideStep(let rows, let step):
+      "image rows are to be written over rows \(rows.lowerBound)..<\(rows.upperBound) "
+        + "of a step of \(step) rows"
+    case .placeholderMismatch(let placeholders, let imageRows):
+      "the prompt has \(placeholders) image placeholders, but the pictures give \(imageRows) "
+        + "rows; every picture needs one placeholder for each of its rows"
+    case .emptyPrompt:
+      "the prompt has no tokens; send at least one"
+    case .tokenCountMismatch(let sequences, let tokens):
+      "a decode step has \(sequences) sequences but \(tokens) tokens; send one for each"
+    }
+  }
+
+  private static func text(_ layers: Range<Int>) -> String {
+    switch layers.count {
+    case 0: "(none, at \(layers.lowerBound))"
+    case 1: "\(layers.lowerBound)"
+    default: "\(layers.lowerBound)–\(layers.upperBound - 1)"
+    }
+  }
+}
