@@ -70,6 +70,9 @@ let package = Package(
     .systemLibrary(
       name: "CCrypto", path: "Shared/CCrypto", pkgConfig: "libcrypto",
       providers: [.apt(["libssl-dev"])]),
+    .systemLibrary(
+      name: "CEdit", path: "Shared/CEdit", pkgConfig: "libedit",
+      providers: [.apt(["libedit-dev"])]),
 
     // Floor 1: values.
     library("Tensors"),
@@ -92,7 +95,7 @@ let package = Package(
       "StageRuntime",
       [
         "InternVL", "Transport", "Messages", "Kernels", "Checkpoint", "Sampling", "Threads",
-        logging,
+        arguments, lifecycle, logging,
       ]),
     library(
       "Sequencer",
@@ -100,13 +103,16 @@ let package = Package(
     library("Mesh", ["Transport", "Messages", "CPlatform", yams, logging]),
 
     // Floor 5: executables.
-    service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments, lifecycle]),
-    service("chiasm-projector", "Projector", ["StageRuntime", arguments, lifecycle]),
-    service("chiasm-language", "LanguageModel", ["StageRuntime", arguments, lifecycle]),
-    service("chiasm-gateway", "Gateway", ["Sequencer", arguments, lifecycle]),
+    service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments]),
+    service("chiasm-projector", "Projector", ["StageRuntime", arguments]),
+    service("chiasm-language", "LanguageModel", ["StageRuntime", arguments]),
+    service("chiasm-gateway", "Gateway", ["Sequencer", arguments, lifecycle, logging]),
     service(
       "chiasm", "Chiasm",
-      ["Mesh", "Sequencer", "StageRuntime", "InternVL", "Images", "Text", arguments, lifecycle]),
+      [
+        "CEdit", "Mesh", "Sequencer", "StageRuntime", "InternVL", "Checkpoint", "Kernels",
+        "Transport", "Messages", "Tensors", arguments, lifecycle, logging,
+      ]),
 
     // Tests.
     .target(name: "Support", dependencies: ["Tensors"], path: "Tests/Support"),
