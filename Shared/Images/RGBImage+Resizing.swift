@@ -1,21 +1,41 @@
 import CImageCodec
 
+/// Whose bytes a resize gives. Pillow 13 changed the order of the two passes for pictures that
+/// shrink mostly in height; since each pass rounds, samples may differ by one or so.
+public enum PillowRelease: Sendable, Hashable {
+  /// Columns first, always: what models were trained with until October 2026.
+  case before13
+  /// Rows first when the height shrinks, and by more than twice the pixels that the width does.
+  case from13
+}
+
 extension RGBImage {
   /// The picture at another size, by Pillow's antialiased bicubic, to the last bit.
   ///
-  /// Two passes, columns then rows, each with 22-bit fixed-point weights and rounded to 8 bits;
-  /// a pass whose size does not change is left out (libImaging/Resample.c).
-  public func resized(width: Int, height: Int) -> RGBImage {
+  /// Two passes, over columns and over rows, each with 22-bit fixed-point weights and rounded
+  /// to 8 bits; a pass whose size does not change is left out (libImaging/Resample.c).
+  public func resized(
+    width: Int, height: Int, as release: PillowRelease = .from13
+  ) -> RGBImage {
     precondition(width > 0 && height > 0, "resized to \(width) × \(height)")
     if width == self.width && height == self.height { return self }
     let vertical = height == self.height ? nil : ResamplingWeights(from: self.height, to: height)
     guard width != self.width else {
       return vertical.map { resampledRows($0) } ?? self
     }
+    let horizontal = ResamplingWeights(from: self.width, to: width)
+    guard let vertical else { return resampledColumns(horizontal, rows: 0..<height) }
+
+    let rowsFirst =
+      release == .from13 && height < self.height
+      && self.height - height > 2 * (self.width - width)
+    if rowsFirst {
+      return resampledRows(vertical).resampledColumns(horizontal, rows: 0..<height)
+    }
     // Rows that the vertical pass does not read need no horizontal one.
-    let rows = vertical?.inputRange ?? 0..<self.height
-    let narrowed = resampledColumns(ResamplingWeights(from: self.width, to: width), rows: rows)
-    return vertical.map { narrowed.resampledRows($0, firstRow: rows.lowerBound) } ?? narrowed
+    let rows = vertical.inputRange
+    return resampledColumns(horizontal, rows: rows)
+      .resampledRows(vertical, firstRow: rows.lowerBound)
   }
 
   private func resampledColumns(_ weights: ResamplingWeights, rows: Range<Int>) -> RGBImage {
