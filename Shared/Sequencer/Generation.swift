@@ -15,6 +15,8 @@ struct Generation: Sendable {
 
   private var detokenizer: StreamingDetokenizer
   private var stops: StopStrings
+  /// Whether a stop string ended the text.
+  private var isCut = false
 
   init(id: UInt64, prompt: Prompt, options: GenerationOptions, tokenizer: Tokenizer) {
     self.id = id
@@ -72,20 +74,27 @@ struct Generation: Sendable {
       options.stopTokens.contains(token)
       || (!options.ignoresEnd && options.endTokens.contains(token))
     var text = ""
-    if !endsByToken {
-      let (emitted, stopped) = stops.push(detokenizer.append(Int(token)))
-      text = emitted
-      if stopped { finishReason = .stop }
+    if endsByToken {
+      finishReason = .stop
+    } else {
+      text += emit(detokenizer.append(Int(token)))
+      if finishReason == nil && generated.count >= options.maxTokens { finishReason = .length }
     }
-    if endsByToken { finishReason = .stop }
-    if finishReason == nil && generated.count >= options.maxTokens { finishReason = .length }
-    if finishReason != nil && !stops.hasStopped {
-      let (emitted, stopped) = stops.push(detokenizer.finish())
-      text += emitted
-      if stopped { finishReason = .stop } else { text += stops.finish() }
-    }
+    // What was held back for the rest of a character, then for the rest of a stop string.
+    if finishReason != nil && !isCut { text += emit(detokenizer.finish()) }
+    if finishReason != nil && !isCut { text += stops.finish() }
     event.text = text
     return event
+  }
+
+  /// The part of new text that is certain to come before any stop string.
+  private mutating func emit(_ text: String) -> String {
+    let (certain, stopped) = stops.push(text)
+    if stopped {
+      finishReason = .stop
+      isCut = true
+    }
+    return certain
   }
 }
 

@@ -14,7 +14,7 @@ public struct PromptBuilder: Sendable {
   public let normalization: Normalization
   /// Ids that end an answer: the model's own and the template's.
   public let endTokens: Set<Int32>
-  private let imageToken: Int32
+  private let imageToken: Int
 
   /// - Throws: ``CheckpointError``, ``TextError`` of the folder's files.
   public init(modelFolder: String) throws {
@@ -27,9 +27,15 @@ public struct PromptBuilder: Sendable {
       standardDeviation: SIMD3(preprocessor.imageStandardDeviation))
     let generation = try GenerationConfiguration.load(
       folder: modelFolder, language: configuration.language)
-    let ends = generation.endTokens + template.stopTokens(in: tokenizer)
+    let ends = generation.endTokens + template.stopIDs(tokenizer)
     endTokens = Set(ends.map { Int32($0) })
-    imageToken = Int32(try tokenizer.requireID(of: ImagePlaceholders.contextToken))
+    guard let imageToken = tokenizer.id(of: ImagePlaceholders.context) else {
+      throw RPCError(
+        .failedPrecondition,
+        "the tokenizer in \(modelFolder) has no token \(ImagePlaceholders.context); "
+          + "its added_tokens.json is not that of an InternVL model")
+    }
+    self.imageToken = imageToken
   }
 
   /// The longest prompt and answer together.
@@ -41,30 +47,25 @@ public struct PromptBuilder: Sendable {
   public func build(turns: [Messages.ChatTurn], files: [Tensor]) throws -> Prompt {
     let pictures = try files.map(picture)
     let (system, rest) = try separateSystem(turns)
-    let expanded = try ImagePlaceholders.expand(
-      rest, tokenCounts: pictures.map { $0.pixels.shape[0] * configuration.imageTokenCount })
-    let text = template.render(
+    let rows = pictures.map { $0.pixels.shape[0] * configuration.imageTokenCount }
+    let expanded = try ImagePlaceholders.expand(rest, rows: rows)
+    let text = try template.render(
       systemMessage: system ?? configuration.systemMessage, turns: expanded)
-    let tokens = tokenizer.encode(text).map { Int32($0) }
-    guard tokens.count < contextLength else {
+    let ids = try tokenizer.encode(text)
+    try ImagePlaceholders.check(ids, contextID: imageToken, rows: rows)
+    guard ids.count < contextLength else {
       throw RPCError(
         .invalidArgument,
-        "the prompt has \(tokens.count) tokens, the model's context is \(contextLength); "
+        "the prompt has \(ids.count) tokens, the model's context is \(contextLength); "
           + "shorten the conversation or send fewer pictures")
     }
     var row: Int32 = 0
-    let imageRows = tokens.map { token -> Int32 in
-      guard token == imageToken else { return 0 }
+    let imageRows = ids.map { id -> Int32 in
+      guard id == imageToken else { return 0 }
       row += 1
       return row
     }
-    let expected = pictures.reduce(0) { $0 + $1.pixels.shape[0] * configuration.imageTokenCount }
-    guard Int(row) == expected else {
-      throw RPCError(
-        .invalidArgument,
-        "the prompt has \(row) image tokens, its pictures have \(expected); "
-          + "leave \(ImagePlaceholders.contextToken) out of the text")
-    }
+    let tokens = ids.map { Int32($0) }
     return Prompt(tokens: tokens, imageRows: imageRows, pictures: pictures)
   }
 

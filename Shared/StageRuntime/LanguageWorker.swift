@@ -193,7 +193,7 @@ final class LanguageWorker: @unchecked Sendable {
     }
     guard outcome.rows > 0 else { return outcome }
     let rows = output.rows(0..<outcome.rows)
-    if isFirst { try stage.embed(ids: ids, images: images, into: rows) }
+    if isFirst { try stage.embed(ids: ids, imageRows: images, into: rows) }
     try stage.forward(rows, steps: parts)
     if isLast { try finish(&outcome, rows: rows, parts: parts) }
     return outcome
@@ -205,11 +205,11 @@ final class LanguageWorker: @unchecked Sendable {
     let position = step.position
     let end = position + step.tokens.count
     guard !over.contains(id) else { throw RPCError(.cancelled, "sequence \(id) is over") }
-    guard end <= configuration.language.maxPositions else {
+    guard end <= stage.contextLength else {
       throw RPCError(
         .outOfRange,
         "sequence \(id) would reach \(end) positions, the model knows "
-          + "\(configuration.language.maxPositions)")
+          + "\(stage.contextLength)")
     }
     let vocabulary = configuration.language.vocabularySize
     if let id = step.tokens.first(where: { $0 < 0 || $0 >= vocabulary }) {
@@ -292,12 +292,15 @@ final class LanguageWorker: @unchecked Sendable {
       step.sampling ?? Messages.SamplingParameters())
     let sampled = try logits.withElements(of: Float.self) {
       try Sampler.sample(
-        UnsafeBufferPointer($0), parameters: parameters, generated: history, step: index)
+        UnsafeBufferPointer($0), parameters: parameters,
+        generated: history.lazy.map { UInt32(bitPattern: $0) }, step: index)
     }
     generated[id] = history
     result.token = Int32(sampled.token)
     result.logprob = sampled.logprob
-    result.top = sampled.top.map { TokenLogprob(token: Int32($0.token), logprob: $0.logprob) }
+    result.top = sampled.top.map {
+      Messages.TokenLogprob(token: Int32($0.token), logprob: $0.logprob)
+    }
   }
 
   // MARK: Ends
