@@ -178,10 +178,11 @@ class LanguageModel:
         x = x + self.linear(attention(q, k, v, mask), prefix + "self_attn.o_proj")
         h = self.norm(x, prefix + "post_attention_layernorm")
         gate = F.silu(self.linear(h, prefix + "mlp.gate_proj"))
-        return x + self.linear(gate * self.linear(h, prefix + "mlp.up_proj"), prefix + "mlp.down_proj")
+        h = gate * self.linear(h, prefix + "mlp.up_proj")
+        return x + self.linear(h, prefix + "mlp.down_proj")
 
     def states(self, x, cache):
-        """x [T, D] after what the cache holds → the input and every block's output, [T, D] each."""
+        """x [T, D], after what the cache holds → x and every block's output, all [T, D]."""
         past = cache[0][0].shape[1] if cache else 0
         total = past + len(x)
         positions = torch.arange(past, total)
