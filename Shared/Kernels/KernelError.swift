@@ -2,20 +2,39 @@
 public enum KernelError: Error, Equatable, CustomStringConvertible {
   /// A token id that the embedding table has no row for.
   case tokenOutOfRange(id: Int, rows: Int)
+  /// A position that the tables of angles have no row for.
+  case positionOutOfRange(position: Int, rows: Int)
+  /// A sequence's rows are not among those of the batch.
+  case spanOutOfRange(rows: Range<Int>, batch: Int)
+  /// A sequence's cache blocks do not reach its last position.
+  case cacheTooShort(positions: Int, needed: Int)
   /// A device name other than `cpu` and `cuda:N`.
   case unknownDevice(String)
   /// A device kind that this build has no code for, or this machine does not have.
   case deviceUnavailable(String, reason: String)
+  /// The system did not start the threads; `code` is its errno.
+  case threadsUnavailable(count: Int, code: Int32)
 
   public var description: String {
     switch self {
     case .tokenOutOfRange(let id, let rows):
       "token id \(id) is outside the embedding table of \(rows) rows; "
         + "the tokenizer and the model do not belong together"
+    case .positionOutOfRange(let position, let rows):
+      "position \(position) is outside the rotary tables of \(rows) positions; "
+        + "shorten the sequence or make the tables longer"
+    case .spanOutOfRange(let rows, let batch):
+      "a sequence claims rows \(rows) of a batch of \(batch) rows; "
+        + "spans must lie inside the batch and start at position 0 or later"
+    case .cacheTooShort(let positions, let needed):
+      "the cache blocks of a sequence hold \(positions) positions, \(needed) are needed; "
+        + "give the sequence another block before the call"
     case .unknownDevice(let name):
       "\(name) is no device; give cpu or cuda:N"
     case .deviceUnavailable(let name, let reason):
       "device \(name) cannot be used: \(reason); give --device cpu"
+    case .threadsUnavailable(let count, let code):
+      "the system refused to start \(count) threads (errno \(code)); give fewer with --threads"
     }
   }
 }

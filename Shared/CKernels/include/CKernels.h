@@ -1,0 +1,103 @@
+#ifndef CHIASM_CKERNELS_H
+#define CHIASM_CKERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/// Hot loops over float32 rows, one table of them for each instruction set.
+///
+/// Every path gives the same bits. A sum always runs over sixteen lanes, element i falling to
+/// lane i mod 16, each lane adding in order of i (products by fused multiply-add), the lanes
+/// added at the end by one fixed tree: l + (l + 8), l + (l + 4), l + (l + 2), l + (l + 1).
+/// Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON. Nothing here depends on
+/// how many rows are computed together.
+///
+/// Lengths are counts of elements. Strides (`...Stride`) are elements between rows. Pointers
+/// need no alignment beyond their element's.
+typedef struct {
+  const char *_Nonnull name;
+
+  /// y[r][n] = Σ_k x[r][k] · weight[n][k] (+ bias[n]), weights read in place: for few rows.
+  /// weight is [outputs, depth] without gaps, bfloat16 if `bfloat16`, else float32.
+  void (*_Nonnull linear_direct)(
+      const float *_Nonnull x, size_t xStride, size_t rows, const void *_Nonnull weight,
+      bool bfloat16, size_t depth, size_t outputs, const float *_Nullable bias,
+      float *_Nonnull y, size_t yStride);
+
+  /// The same result, through panels of x and weight copied into `scratch`: for many rows.
+  /// At most CK_PACKED_ROWS rows and CK_PACKED_OUTPUTS outputs; scratch has
+  /// CK_PACKED_SCRATCH floats, aligned to 64 bytes.
+  void (*_Nonnull linear_packed)(
+      const float *_Nonnull x, size_t xStride, size_t rows, const void *_Nonnull weight,
+      bool bfloat16, size_t depth, size_t outputs, const float *_Nullable bias,
+      float *_Nonnull y, size_t yStride, float *_Nonnull scratch);
+
+  /// y[i] = the bfloat16 x[i], exactly.
+  void (*_Nonnull widen)(const uint16_t *_Nonnull x, size_t count, float *_Nonnull y);
+
+  /// y[r] += bias for each of `rows` rows of `count` elements.
+  void (*_Nonnull add_bias)(
+      float *_Nonnull y, size_t yStride, size_t rows, size_t count, const float *_Nonnull bias);
+
+  /// y = x / sqrt(mean(x²) + epsilon) · weight; y may be x.
+  void (*_Nonnull rms_norm)(
+      const float *_Nonnull x, size_t count, const float *_Nonnull weight, float epsilon,
+      float *_Nonnull y);
+
+  /// y = (x − mean) / sqrt(variance + epsilon) · weight + bias; y may be x.
+  void (*_Nonnull layer_norm)(
+      const float *_Nonnull x, size_t count, const float *_Nonnull weight,
+      const float *_Nonnull bias, float epsilon, float *_Nonnull y);
+
+  /// x ← x · Φ(x).
+  void (*_Nonnull gelu)(float *_Nonnull x, size_t count);
+
+  /// y = gate / (1 + exp(−gate)) · up; y may be gate or up.
+  void (*_Nonnull silu_multiply)(
+      const float *_Nonnull gate, const float *_Nonnull up, size_t count, float *_Nonnull y);
+
+  /// x ← x + scale · y, or x + y without a scale.
+  void (*_Nonnull add_scaled)(
+      const float *_Nonnull y, const float *_Nullable scale, size_t count, float *_Nonnull x);
+
+  /// Rotates the halves of `heads` heads of 2 · `half` elements, in place.
+  void (*_Nonnull rotate)(
+      float *_Nonnull x, size_t heads, size_t half, const float *_Nonnull cosines,
+      const float *_Nonnull sines);
+
+  /// x ← factor · x.
+  void (*_Nonnull scale)(float *_Nonnull x, size_t count, float factor);
+
+  /// x ← softmax(scale · x).
+  void (*_Nonnull softmax)(float *_Nonnull x, size_t count, float scale);
+
+  /// Takes one block of a sequence's keys and values into the running softmax of `heads` query
+  /// heads that share them. q, output [heads, size]; keys, values [visible, size]; scores
+  /// [heads, visible] is scratch; maxima and sums [heads] start as −∞ and 0, output as 0.
+  void (*_Nonnull attend_block)(
+      const float *_Nonnull q, size_t heads, size_t size, const float *_Nonnull keys,
+      const float *_Nonnull values, size_t visible, float scale, float *_Nonnull scores,
+      float *_Nonnull maxima, float *_Nonnull sums, float *_Nonnull output);
+
+  /// y[i] = exp(x[i]); y may be x.
+  void (*_Nonnull exponential)(const float *_Nonnull x, size_t count, float *_Nonnull y);
+} ck_kernels;
+
+enum {
+  CK_PACKED_ROWS = 96,
+  CK_PACKED_OUTPUTS = 64,
+  CK_PACKED_DEPTH = 512,
+  CK_PACKED_SCRATCH = CK_PACKED_ROWS * CK_PACKED_DEPTH + CK_PACKED_OUTPUTS * CK_PACKED_DEPTH +
+                      CK_PACKED_ROWS * CK_PACKED_OUTPUTS * 16,
+};
+
+typedef enum { CK_PLAIN, CK_AVX2, CK_AVX512 } ck_path;
+
+/// The table of a path, or null where this processor cannot run it.
+const ck_kernels *_Nullable ck_kernels_for(ck_path path);
+
+/// The table of the widest path this processor can run.
+const ck_kernels *_Nonnull ck_kernels_best(void);
+
+#endif

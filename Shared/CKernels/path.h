@@ -1,0 +1,38 @@
+// The body of one path; the file that includes it names the table and the tile sizes.
+
+#include <math.h>
+#include <string.h>
+
+#include "CKernels.h"
+#include "paths.h"
+
+// A product and a sum are fused where the code says so and nowhere else: the paths must agree.
+#pragma STDC FP_CONTRACT OFF
+
+// Sixteen lanes as an argument would change the calling convention from path to path; every
+// function that takes them is inlined.
+#pragma clang diagnostic ignored "-Wpsabi"
+
+#include "lanes.h"
+#include "exponential.h"
+#include "linear.h"
+#include "rows.h"
+#include "attention.h"
+
+const ck_kernels CK_TABLE = {
+    .name = CK_NAME,
+    .linear_direct = linear_direct,
+    .linear_packed = linear_packed,
+    .widen = widen,
+    .add_bias = add_bias,
+    .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
+    .gelu = gelu,
+    .silu_multiply = silu_multiply,
+    .add_scaled = add_scaled,
+    .rotate = rotate,
+    .scale = scale,
+    .softmax = softmax,
+    .attend_block = attend_block,
+    .exponential = exponential,
+};

@@ -1,0 +1,12 @@
+#ifndef CHIASM_CKERNELS_PATHS_H
+#define CHIASM_CKERNELS_PATHS_H
+
+#include "CKernels.h"
+
+extern const ck_kernels ck_plain;
+#if defined(__x86_64__)
+extern const ck_kernels ck_avx2;
+extern const ck_kernels ck_avx512;
+#endif
+
+#endif

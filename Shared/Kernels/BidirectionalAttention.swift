@@ -1,0 +1,50 @@
+import CKernels
+import COpenBLAS
+import Tensors
+
+/// Softmax(q · kᵀ / √H) · v of every head, each row seeing all: the attention of a picture.
+///
+/// q, k, v, y [T, heads · H]. A picture's rows travel together, so the products are OpenBLAS's;
+/// heads and blocks of query rows of a fixed height are the tiles, and only one block's scores
+/// exist at a time in each thread.
+enum BidirectionalAttention {
+  static func forward(
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor, on device: CPUDevice
+  ) throws {
+    try q.requireRows(nil, "queries")
+    let (rows, width) = (q.shape[0], q.shape[1])
+    guard heads > 0, width % heads == 0 else {
+      throw TensorError.shapeMismatch(
+        what: "queries of \(heads) heads", expected: [rows, max(heads, 1)], found: q.shape)
+    }
+    for (tensor, what) in [(k, "keys"), (v, "values"), (y, "attention's output")] {
+      try tensor.require(.float32, what: what)
+      try tensor.require(shape: q.shape, what)
+    }
+    guard rows > 0, width > 0 else { return }
+
+    OpenBLAS.useOneThread()
+    let size = width / heads
+    let scale = 1 / Float(size).squareRoot()
+    let blocks = (rows + blockRows - 1) / blockRows
+    let (queries, keys, values, into) = (q.floatBase, k.floatBase, v.floatBase, y.floatBase)
+    let stride = Int32(width)
+    device.pool.parallel(heads * blocks) { tile, scratch in
+      let (head, block) = tile.quotientAndRemainder(dividingBy: blocks)
+      let first = block * blockRows
+      let count = min(blockRows, rows - first)
+      let corner = first * width + head * size
+      let scores = scratch.floats(count * rows)
+      cblas_sgemm(
+        CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rows), Int32(size), 1,
+        queries + corner, stride, keys + head * size, stride, 0, scores, Int32(rows))
+      for row in 0..<count { device.kernels.softmax(scores + row * rows, rows, scale) }
+      cblas_sgemm(
+        CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(count), Int32(size), Int32(rows), 1,
+        scores, Int32(rows), values + head * size, stride, 0, into + corner, stride)
+    }
+    withExtendedLifetime((q, k, v, y)) {}
+  }
+
+  private static let blockRows = 128
+}

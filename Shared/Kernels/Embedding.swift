@@ -1,0 +1,39 @@
+import CKernels
+import Tensors
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// y [T, D]: rows of a table [V, D], float32 or bfloat16.
+enum Embedding {
+  static func forward(_ ids: [Int32], table: Tensor, into y: Tensor, on device: CPUDevice) throws {
+    try table.require(.float32, .bfloat16, what: "the embedding table")
+    guard table.shape.count == 2 else {
+      throw TensorError.shapeMismatch(
+        what: "the embedding table", expected: [table.shape.first ?? 0, table.count],
+        found: table.shape)
+    }
+    let (rows, width) = (table.shape[0], table.shape[1])
+    try y.require(.float32, what: "embedded tokens")
+    try y.require(shape: [ids.count, width], "embedded tokens")
+    for id in ids where id < 0 || Int(id) >= rows {
+      throw KernelError.tokenOutOfRange(id: Int(id), rows: rows)
+    }
+    guard width > 0 else { return }
+
+    withExtendedLifetime((table.storage, y.storage)) {
+      for (row, id) in ids.enumerated() {
+        let into = y.floatBase + row * width
+        let from = table.baseAddress + Int(id) * width * table.scalarType.byteCount
+        if table.scalarType == .bfloat16 {
+          device.kernels.widen(from.assumingMemoryBound(to: UInt16.self), width, into)
+        } else {
+          memcpy(into, from, width * MemoryLayout<Float>.size)
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,129 @@
+import CKernels
+import COpenBLAS
+import Tensors
+
+/// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N], weights float32 or bfloat16.
+///
+/// Rows that are ``RowGrouping/independent`` go through our own kernels, since a BLAS picks its
+/// blocking, and with it the order of a sum, by the number of rows: a token would get other
+/// bits in a batch than alone, and a stream could change with its neighbours. Here every
+/// element is the same dot product of sixteen lanes, whatever tile it falls in. Few rows read
+/// the weights in place, once, at the speed of memory; many rows go through packed panels.
+///
+/// Rows that stay ``RowGrouping/together`` go to OpenBLAS, in blocks of columns whose size does
+/// not depend on the number of threads, so that the sums do not either. OpenBLAS itself gets
+/// one thread, because its own spin while idle.
+enum Linear {
+  static func forward(
+    _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor,
+    on device: CPUDevice
+  ) throws {
+    try x.requireRows(nil, "the input of a linear layer")
+    let (rows, depth) = (x.shape[0], x.shape[1])
+    try weight.require(.float32, .bfloat16, what: "a linear layer's weight")
+    guard weight.shape.count == 2, weight.shape[1] == depth else {
+      throw TensorError.shapeMismatch(
+        what: "a linear layer's weight", expected: [weight.shape.first ?? 0, depth],
+        found: weight.shape)
+    }
+    let outputs = weight.shape[0]
+    try bias?.requireParameters(outputs, "a linear layer's bias")
+    try y.require(.float32, what: "the output of a linear layer")
+    try y.require(shape: [rows, outputs], "the output of a linear layer")
+    guard rows > 0, outputs > 0 else { return }
+
+    device.withFloats(ofOptional: bias) { bias in
+      let product = Product(
+        x: x.floatBase, rows: rows, depth: depth, weight: weight.baseAddress,
+        halves: weight.scalarType == .bfloat16, outputs: outputs, bias: bias, y: y.floatBase)
+      withExtendedLifetime((x.storage, weight.storage, y.storage)) {
+        if grouping == .together && depth > 0 {
+          product.throughBLAS(on: device)
+        } else if rows <= directRows {
+          product.direct(on: device)
+        } else {
+          product.packed(on: device)
+        }
+      }
+    }
+  }
+
+  /// Up to this many rows, reading weights in place costs less than packing them.
+  private static let directRows = 12
+}
+
+/// One product, shapes checked.
+private struct Product {
+  let x: UnsafePointer<Float>
+  let rows: Int
+  let depth: Int
+  let weight: UnsafeRawPointer
+  let halves: Bool
+  let outputs: Int
+  let bias: UnsafePointer<Float>?
+  let y: UnsafeMutablePointer<Float>
+
+  private var weightBytes: Int { halves ? 2 : 4 }
+
+  private func weightRow(_ output: Int) -> UnsafeRawPointer {
+    weight + output * depth * weightBytes
+  }
+
+  func direct(on device: CPUDevice) {
+    // Enough weights in a tile to outweigh handing it out, few enough to share them evenly.
+    let bytesPerTile = 131_072
+    let width = max(1, bytesPerTile / max(depth * weightBytes, 1) / 4) * 4
+    device.pool.parallel((outputs + width - 1) / width) { tile, _ in
+      let first = tile * width
+      device.kernels.linear_direct(
+        x, depth, rows, weightRow(first), halves, depth, min(width, outputs - first),
+        bias.map { $0 + first }, y + first, outputs)
+    }
+  }
+
+  func packed(on device: CPUDevice) {
+    let width = Int(CK_PACKED_OUTPUTS)
+    let limit = Int(CK_PACKED_ROWS)
+    let bands = (rows + limit - 1) / limit
+    // Bands of equal height, in whole register tiles of 3 or 6 rows.
+    let height = ((rows + bands - 1) / bands + 5) / 6 * 6
+    let columns = (outputs + width - 1) / width
+    device.pool.parallel(bands * columns) { tile, scratch in
+      let (column, band) = tile.quotientAndRemainder(dividingBy: bands)
+      let (first, top) = (column * width, band * height)
+      guard top < rows else { return }
+      device.kernels.linear_packed(
+        x + top * depth, depth, min(height, rows - top), weightRow(first), halves, depth,
+        min(width, outputs - first), bias.map { $0 + first }, y + top * outputs + first, outputs,
+        scratch.floats(Int(CK_PACKED_SCRATCH)))
+    }
+  }
+
+  func throughBLAS(on device: CPUDevice) {
+    OpenBLAS.useOneThread()
+    let width = 256
+    device.pool.parallel((outputs + width - 1) / width) { tile, scratch in
+      let first = tile * width
+      let count = min(width, outputs - first)
+      var block = weightRow(first).assumingMemoryBound(to: Float.self)
+      if halves {
+        let widened = scratch.floats(count * depth)
+        device.kernels.widen(
+          weightRow(first).assumingMemoryBound(to: UInt16.self), count * depth, widened)
+        block = UnsafePointer(widened)
+      }
+      cblas_sgemm(
+        CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(count), Int32(depth), 1, x,
+        Int32(depth), block, Int32(depth), 0, y + first, Int32(outputs))
+      if let bias { device.kernels.add_bias(y + first, outputs, rows, count, bias + first) }
+    }
+  }
+}
+
+/// The settings of the BLAS library, which belong to the whole process.
+enum OpenBLAS {
+  /// Takes OpenBLAS's own threads away, once.
+  static func useOneThread() { _ = once }
+
+  private static let once: Void = openblas_set_num_threads(1)
+}
