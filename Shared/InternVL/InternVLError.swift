@@ -14,10 +14,10 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
   case positionGap(sequence: UInt64, position: Int, cached: Int)
   /// A step reaches past the last position the model knows.
   case beyondContext(sequence: UInt64, end: Int, context: Int)
-  /// The cache has too few free blocks left.
+  /// The cache has too few free blocks left for a sequence to hold `tokens` in all.
   case cacheFull(sequence: UInt64, tokens: Int, freeTokens: Int, capacity: Int)
   /// Image rows that would be written outside the rows of a step.
-  case imageRowsOutsideStep(rows: Range<Int>, step: Int)
+  case imageRowsOutsideStep(row: Int, count: Int, step: Int)
   /// A prompt has another number of placeholders than its pictures have rows.
   case placeholderMismatch(placeholders: Int, imageRows: Int)
   /// A prompt without tokens.
@@ -48,11 +48,11 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
       "sequence \(sequence) would reach \(end) tokens, but the model knows \(context) positions; "
         + "shorten the prompt or the answer"
     case .cacheFull(let sequence, let tokens, let freeTokens, let capacity):
-      "sequence \(sequence) needs \(tokens) more tokens of cache, but \(freeTokens) of "
-        + "\(capacity) are free; wait until another sequence ends, or raise `--cache-tokens`"
-    case .imageRowsOutsideStep(let rows, let step):
-      "image rows are to be written over rows \(rows.lowerBound)..<\(rows.upperBound) "
-        + "of a step of \(step) rows"
+      "sequence \(sequence) needs room for \(tokens) tokens in the cache, but only "
+        + "\(freeTokens) of \(capacity) are free; wait until another sequence ends, or raise "
+        + "`--cache-tokens`"
+    case .imageRowsOutsideStep(let row, let count, let step):
+      "\(count) image rows are to be written from row \(row) on, but the step has \(step) rows"
     case .placeholderMismatch(let placeholders, let imageRows):
       "the prompt has \(placeholders) image placeholders, but the pictures give \(imageRows) "
         + "rows; every picture needs one placeholder for each of its rows"

@@ -53,7 +53,7 @@ public final class KeyValueCache: Sendable {
   ///   - tokens: The budget in positions, over all sequences.
   public init(layers: Int, keyValueHeads: Int, headSize: Int, tokens: Int) {
     precondition(layers >= 0 && keyValueHeads > 0 && headSize > 0 && tokens >= 0)
-    let blocks = (tokens + KeyValueCache.blockTokens - 1) / KeyValueCache.blockTokens
+    let blocks = KeyValueCache.blocks(holding: tokens)
     self.layerCount = layers
     self.keyValueHeads = keyValueHeads
     self.headSize = headSize
@@ -69,13 +69,13 @@ public final class KeyValueCache: Sendable {
   public func reserve(sequence: UInt64, tokens: Int) throws {
     try state.withLock { state in
       let owned = state.sequences[sequence]?.blocks.count ?? 0
-      let missing = (tokens + KeyValueCache.blockTokens - 1) / KeyValueCache.blockTokens - owned
+      let missing = KeyValueCache.blocks(holding: tokens) - owned
       let limit = capacity / KeyValueCache.blockTokens
       let available = state.free.count + limit - state.made
       guard missing <= available else {
         throw InternVLError.cacheFull(
-          sequence: sequence, tokens: missing * KeyValueCache.blockTokens,
-          freeTokens: available * KeyValueCache.blockTokens, capacity: capacity)
+          sequence: sequence, tokens: tokens, freeTokens: available * KeyValueCache.blockTokens,
+          capacity: capacity)
       }
       var entry =
         state.sequences[sequence]
@@ -147,6 +147,10 @@ public final class KeyValueCache: Sendable {
           values: entry?.values[layer] ?? [])
       }
     }
+  }
+
+  private static func blocks(holding tokens: Int) -> Int {
+    tokens / blockTokens + (tokens % blockTokens > 0 ? 1 : 0)
   }
 
   private func makeBlock() -> Block {

@@ -19,7 +19,7 @@ public struct LanguageStage: Sendable {
   public let width: Int
   /// V.
   public let vocabulary: Int
-  /// Positions the model knows.
+  /// Positions the model knows; `Int.max` with dynamic scaling, where only the cache is a bound.
   public let contextLength: Int
   /// Bytes of weights held, mapped from the checkpoint.
   public let weightBytes: Int
@@ -92,7 +92,7 @@ public struct LanguageStage: Sendable {
 
   /// hidden [T, D] ← the embeddings of `ids` [T], and image rows in the place of some.
   ///
-  /// - Throws: ``InternVLError/imageRowsOutsideStep(rows:step:)``, `KernelError` for an id that
+  /// - Throws: ``InternVLError/imageRowsOutsideStep(row:count:step:)``, `KernelError` for an id that
   ///   the table does not have, `TensorError` for a wrong shape,
   ///   ``InternVLError/wrongStage(what:layers:needed:)``.
   public func embed(
@@ -108,8 +108,7 @@ public struct LanguageStage: Sendable {
       try image.features.require(shape: [rows, width], "image rows")
       try image.features.require(.float32, what: "image rows")
       guard image.row >= 0, image.row <= ids.count - rows else {
-        throw InternVLError.imageRowsOutsideStep(
-          rows: image.row..<image.row + rows, step: ids.count)
+        throw InternVLError.imageRowsOutsideStep(row: image.row, count: rows, step: ids.count)
       }
     }
     try device.embed(ids, table: embedding, into: hidden)
@@ -174,11 +173,11 @@ public struct LanguageStage: Sendable {
     }
   }
 
-  /// The trained positions, and as many times more as positions are stretched by.
   private static func contextLength(_ language: LanguageConfiguration) -> Int {
     switch language.ropeScaling {
-    case .linear(let factor), .dynamic(let factor):
-      Int(Double(language.maxPositions) * Double(max(factor, 1)))
+    case .linear(let factor): Int(Double(language.maxPositions) * Double(max(factor, 1)))
+    // The base grows with every position, without an end.
+    case .dynamic: .max
     case .llama3, nil: language.maxPositions
     }
   }
