@@ -48,8 +48,8 @@ def rotary(scaling, **more):
 VARIANTS = {
     "vit300m": variant(
         vision=dict(
-            hidden_size=24, qkv_bias=True, qk_normalization=False, norm_type="layer_norm", drop_path_rate=0.1,
-            initializer_factor=1.0)),
+            hidden_size=24, qkv_bias=True, qk_normalization=False, norm_type="layer_norm",
+            drop_path_rate=0.1, initializer_factor=1.0)),
     "v11": variant(
         top=dict(select_layer=-4, template="internvl_zh"),
         vision=dict(num_hidden_layers=6),

@@ -194,7 +194,8 @@ class LanguageModel:
         return states
 
     def logits(self, x, cache):
-        return F.linear(self.norm(self.states(x, cache)[-1], "language_model.model.norm"), self.head)
+        last = self.states(x, cache)[-1]
+        return F.linear(self.norm(last, "language_model.model.norm"), self.head)
 
 
 class Model:
