@@ -4,6 +4,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <sys/un.h>
 
 // What a transport asks of Linux and Swift cannot say well: variadic calls, ancillary data,
 // macros. Functions return 0 or a count, or the negative of an errno.
@@ -49,3 +50,20 @@ void wire_ignore_broken_pipes(void);
 
 /// Starts a detached thread with the given name (15 bytes at most).
 int wire_thread_start(const char *name, void (*body)(void *), void *context);
+
+/// An eventfd that does not block.
+int wire_event_create(void);
+
+/// Stream sockets and pipes, close-on-exec; the sockets do not block.
+int wire_socket(int family);
+int wire_socket_pair(int descriptors[2]);
+int wire_pipe(int descriptors[2]);
+int wire_accept(int listener);
+
+/// -ENAMETOOLONG when the path does not fit.
+int wire_unix_address(const char *path, struct sockaddr_un *address);
+
+int wire_no_delay(int fd);
+
+/// A close-on-exec copy with a number above the standard descriptors.
+int wire_duplicate(int fd);
