@@ -1,0 +1,98 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// Operations of the model in plain Double, as the formulas read: what kernels are held to.
+/// Arrays are row-major.
+public enum ReferenceMath {
+  /// [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N].
+  public static func linear(
+    _ x: [Double], weight: [Double], bias: [Double]?, rows: Int, depth: Int, outputs: Int
+  ) -> [Double] {
+    var y: [Double] = []
+    for row in 0..<rows {
+      for output in 0..<outputs {
+        var sum = bias?[output] ?? 0
+        for k in 0..<depth { sum += x[row * depth + k] * weight[output * depth + k] }
+        y.append(sum)
+      }
+    }
+    return y
+  }
+
+  /// x / √(mean(x²) + epsilon) ⊙ weight of each row of x [T, D].
+  public static func rmsNorm(_ x: [Double], weight: [Double], epsilon: Double) -> [Double] {
+    eachRow(x, width: weight.count) { row in
+      let mean = row.reduce(0) { $0 + $1 * $1 } / Double(row.count)
+      return zip(row, weight).map { $0 / (mean + epsilon).squareRoot() * $1 }
+    }
+  }
+
+  /// (x − mean) / √(variance + epsilon) ⊙ weight + bias of each row of x [T, D].
+  public static func layerNorm(
+    _ x: [Double], weight: [Double], bias: [Double], epsilon: Double
+  ) -> [Double] {
+    eachRow(x, width: weight.count) { row in
+      let mean = row.reduce(0, +) / Double(row.count)
+      let variance = row.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(row.count)
+      return row.indices.map {
+        (row[$0] - mean) / (variance + epsilon).squareRoot() * weight[$0] + bias[$0]
+      }
+    }
+  }
+
+  /// x · Φ(x).
+  public static func gelu(_ x: Double) -> Double { x * erfc(-x / 2.0.squareRoot()) / 2 }
+
+  /// x / (1 + e^−x).
+  public static func silu(_ x: Double) -> Double { x / (1 + exp(-x)) }
+
+  /// The rotate_half convention: x [T, heads · H], angles by row [T, H / 2].
+  public static func rotate(
+    _ x: [Double], heads: Int, size: Int, cosines: [[Double]], sines: [[Double]]
+  ) -> [Double] {
+    var y = x
+    let half = size / 2
+    for row in cosines.indices {
+      for head in 0..<heads {
+        let start = (row * heads + head) * size
+        for i in 0..<half {
+          let (a, b) = (x[start + i], x[start + half + i])
+          y[start + i] = a * cosines[row][i] - b * sines[row][i]
+          y[start + half + i] = b * cosines[row][i] + a * sines[row][i]
+        }
+      }
+    }
+    return y
+  }
+
+  /// Softmax of one row.
+  public static func softmax(_ x: [Double]) -> [Double] {
+    let greatest = x.max() ?? 0
+    let powers = x.map { exp($0 - greatest) }
+    let sum = powers.reduce(0, +)
+    return powers.map { $0 / sum }
+  }
+
+  /// Attention of one query [H] over keys and values [positions, H].
+  public static func attention(
+    _ query: ArraySlice<Double>, keys: [ArraySlice<Double>], values: [ArraySlice<Double>]
+  ) -> [Double] {
+    let scale = 1 / Double(query.count).squareRoot()
+    let weights = softmax(keys.map { key in zip(query, key).reduce(0) { $0 + $1.0 * $1.1 } * scale })
+    var y = [Double](repeating: 0, count: query.count)
+    for (weight, value) in zip(weights, values) {
+      for (i, element) in value.enumerated() { y[i] += weight * element }
+    }
+    return y
+  }
+
+  private static func eachRow(
+    _ x: [Double], width: Int, _ body: ([Double]) -> [Double]
+  ) -> [Double] {
+    guard width > 0 else { return [] }
+    return stride(from: 0, to: x.count, by: width).flatMap { body(Array(x[$0..<$0 + width])) }
+  }
+}
