@@ -4,6 +4,8 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
   case layersOutsideModel(part: String, layers: Range<Int>, available: Int)
   /// More stages, or fewer than one, than the layers can be split into.
   case unevenSplit(layers: Int, stages: Int)
+  /// The stages of a part leave layers out, hold some twice, or are out of order.
+  case stagesDoNotCover(part: String, stages: [Range<Int>], available: Int)
   /// A stage was asked for something that only the first or the last stage of its part can do.
   case wrongStage(what: String, layers: Range<Int>, needed: String)
   /// The rows of a step do not follow one another from the first to the last.
@@ -22,8 +24,6 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
   case placeholderMismatch(placeholders: Int, imageRows: Int)
   /// A prompt without tokens.
   case emptyPrompt
-  /// Fewer or more tokens than sequences in a decode step.
-  case tokenCountMismatch(sequences: Int, tokens: Int)
 
   public var description: String {
     switch self {
@@ -32,6 +32,9 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
         + "\(available) layers, 0–\(available - 1); fix `--layers` in the mesh file"
     case .unevenSplit(let layers, let stages):
       "\(layers) layers cannot be split into \(stages) stages; give 1–\(layers) stages"
+    case .stagesDoNotCover(let part, let stages, let available):
+      "the stages of the \(part) hold layers \(stages.map(InternVLError.text)), which is not "
+        + "each of the layers 0–\(available - 1) once and in order; fix `--layers` in the mesh file"
     case .wrongStage(let what, let layers, let needed):
       "the stage with layers \(InternVLError.text(layers)) cannot \(what); "
         + "only the \(needed) stage can"
@@ -58,8 +61,6 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
         + "rows; every picture needs one placeholder for each of its rows"
     case .emptyPrompt:
       "the prompt has no tokens; send at least one"
-    case .tokenCountMismatch(let sequences, let tokens):
-      "a decode step has \(sequences) sequences but \(tokens) tokens; send one for each"
     }
   }
 

@@ -85,8 +85,7 @@ public struct InternVLModel: Sendable {
     chunk: Int? = nil
   ) throws -> Tensor {
     guard !ids.isEmpty else { throw InternVLError.emptyPrompt }
-    let places =
-      try placeholder.map { try ImageRows.places(of: images, in: ids, placeholder: $0) } ?? []
+    let places = try ImageRows.places(of: images, in: ids, placeholder: placeholder)
     let start = length(of: sequence)
     let logits = Tensor(uninitialized: .float32, [ids.count, language[0].vocabulary])
     for first in stride(from: 0, to: ids.count, by: max(chunk ?? ids.count, 1)) {
@@ -172,16 +171,7 @@ public struct InternVLModel: Sendable {
     _ layers: [Range<Int>]?, _ count: Int, _ part: String
   ) throws -> [Range<Int>] {
     guard let layers, count > 0 else { return [0..<count] }
-    var next = 0
-    for range in layers {
-      guard range.lowerBound == next else {
-        throw InternVLError.layersOutsideModel(part: part, layers: range, available: count)
-      }
-      next = range.upperBound
-    }
-    guard next == count else {
-      throw InternVLError.layersOutsideModel(part: part, layers: next..<count, available: count)
-    }
+    try LayerSplit.requireCover(layers, of: count, part: part)
     return layers
   }
 }

@@ -13,6 +13,19 @@ public enum LayerSplit {
     return zip(bounds, bounds.dropFirst()).map { $0..<$1 }
   }
 
+  /// Whether stages, in this order, hold every layer of a part once.
+  ///
+  /// - Throws: ``InternVLError/stagesDoNotCover(part:stages:available:)``.
+  public static func requireCover(
+    _ stages: [Range<Int>], of layers: Int, part: String
+  ) throws {
+    let starts = stages.map(\.lowerBound) + [layers]
+    let ends = [0] + stages.map(\.upperBound)
+    guard starts == ends else {
+      throw InternVLError.stagesDoNotCover(part: part, stages: stages, available: layers)
+    }
+  }
+
   /// - Throws: ``InternVLError/layersOutsideModel(part:layers:available:)``.
   static func check(_ layers: Range<Int>, available: Int, part: String) throws {
     // A model may use no vision layer at all: then the embeddings are a stage of none.

@@ -18,11 +18,13 @@ public struct ImageRows: Sendable {
   /// in `input_embeds[input_ids == img_context_token_id] = vit_embeds` of the reference's
   /// modeling_internvl_chat.py. Neighbouring places become one value.
   ///
-  /// - Parameter images: [n, D]: the rows of all pictures, one picture after another.
+  /// - Parameters:
+  ///   - images: [n, D]: the rows of all pictures, one picture after another.
+  ///   - placeholder: The id of `<IMG_CONTEXT>`; nil: no token is one.
   /// - Throws: ``InternVLError/placeholderMismatch(placeholders:imageRows:)`` when `ids` holds
   ///   more or fewer placeholders than there are rows.
   public static func places(
-    of images: Tensor?, in ids: [Int32], placeholder: Int32
+    of images: Tensor?, in ids: [Int32], placeholder: Int32?
   ) throws -> [ImageRows] {
     let placeholders = ids.indices.filter { ids[$0] == placeholder }
     let available = images?.shape.first ?? 0
