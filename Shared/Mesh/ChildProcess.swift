@@ -20,10 +20,19 @@ final class ChildProcess: Sendable {
     var timeLimit: Duration?
   }
 
-  enum StartError: Error {
-    case directory(Int32)
+  enum StartError: Error, CustomStringConvertible {
+    case directory(String, Int32)
     case execute(Int32)
     case system(String, Int32)
+
+    var description: String {
+      switch self {
+      case .directory(let path, let code):
+        "its working directory \(path): \(SystemReason.text(code))"
+      case .execute(let code): SystemReason.text(code)
+      case .system(let operation, let code): "\(operation): \(SystemReason.text(code))"
+      }
+    }
   }
 
   let pid: pid_t
@@ -88,7 +97,7 @@ final class ChildProcess: Sendable {
     }
     guard pid > 0 else {
       switch UInt32(step) {
-      case CHIASM_SPAWN_DIRECTORY.rawValue: throw .directory(-pid)
+      case CHIASM_SPAWN_DIRECTORY.rawValue: throw .directory(command.directory ?? ".", -pid)
       case CHIASM_SPAWN_EXEC.rawValue: throw .execute(-pid)
       case CHIASM_SPAWN_GUARD.rawValue: throw .system("telling the guard", -pid)
       default: throw .system("fork", -pid)

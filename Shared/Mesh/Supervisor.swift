@@ -279,7 +279,8 @@ public actor Supervisor {
       }
     } catch {
       entries[index].state = .failed
-      throw startFailure(error, entry)
+      throw .cannotStart(
+        service: service.name, program: entry.prepared.program, reason: "\(error)")
     }
     entries[index].child = child
     entries[index].startTicks = ProcessTable.usage(Int(child.pid))?.startTicks
@@ -291,17 +292,6 @@ public actor Supervisor {
     eventSource.yield(.starting(service: service.name, process: Int(child.pid)))
     changed()
     return child
-  }
-
-  private func startFailure(_ error: ChildProcess.StartError, _ entry: ServiceEntry) -> MeshError {
-    let reason =
-      switch error {
-      case .directory(let code):
-        "its working directory \(entry.prepared.directory ?? ""): \(SystemReason.text(code))"
-      case .execute(let code): SystemReason.text(code)
-      case .system(let operation, let code): "\(operation): \(SystemReason.text(code))"
-      }
-    return .cannotStart(service: entry.name, program: entry.prepared.program, reason: reason)
   }
 
   /// Watches a process until it has ended. Ends it itself when it does not get healthy in time
@@ -418,20 +408,21 @@ public actor Supervisor {
     command.environment["CHIASM_RUN"] = directory.path
     let lines = LineRing()
     let pipe = await guardProcess?.pipe ?? -1
-    do throws(ChildProcess.StartError) {
-      let child = try ChildProcess.start(command, guardPipe: pipe) { _, line in lines.append(line) }
-      let status = await withTaskCancellationHandler {
-        await child.exit()
-      } onCancel: {
-        child.terminate(grace: .zero)
-      }
-      if status.isSuccess { return nil }
-      let said = lines.all.suffix(3).joined(separator: "; ")
-      let what = "its healthcheck \(command.arguments.joined(separator: " ")) \(status)"
-      return said.isEmpty ? what : "\(what): \(said)"
-    } catch .execute(let code), .directory(let code), .system(_, let code) {
-      return "its healthcheck \(command.program) cannot be started: \(SystemReason.text(code))"
+    let child: ChildProcess
+    do {
+      child = try ChildProcess.start(command, guardPipe: pipe) { _, line in lines.append(line) }
+    } catch {
+      return "its healthcheck \(command.program) cannot be started: \(error)"
     }
+    let status = await withTaskCancellationHandler {
+      await child.exit()
+    } onCancel: {
+      child.terminate(grace: .zero)
+    }
+    if status.isSuccess { return nil }
+    let said = lines.all.suffix(3).joined(separator: "; ")
+    let what = "its healthcheck \(command.arguments.joined(separator: " ")) \(status)"
+    return said.isEmpty ? what : "\(what): \(said)"
   }
 
   private func record(exit status: ExitStatus, of index: Int) {
