@@ -27,7 +27,6 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
   case truncatedHeader(file: String, headerLength: UInt64, byteCount: Int)
   case headerTooLong(file: String, headerLength: UInt64, limit: Int)
   case missingField(file: String, tensor: String, field: String)
-  case tooManyTensors(file: String, limit: Int)
   case unknownScalarType(file: String, tensor: String, found: String)
   case invalidShape(file: String, tensor: String, shape: [Int])
   case reversedOffsets(file: String, tensor: String, begin: Int, end: Int)
@@ -47,6 +46,7 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
   case shapeMismatch(
     file: String, tensor: String, expected: [Int], found: [Int], neededFor: String)
   case unsupportedScalarType(file: String, tensor: String, found: String, expected: String)
+  case misaligned(file: String, tensor: String, byteCount: Int)
 
   // Writing.
   case unwritable(file: String, reason: String)
@@ -94,8 +94,6 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
       """
     case .missingField(let file, let tensor, let field):
       "\(file): tensor \(quoted(tensor)) has no \(field)"
-    case .tooManyTensors(let file, let limit):
-      "\(file) names more than \(limit) tensors"
     case .unknownScalarType(let file, let tensor, let found):
       "\(file): tensor \(quoted(tensor)) has the unknown dtype \(quoted(found))"
     case .invalidShape(let file, let tensor, let shape):
@@ -148,6 +146,11 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
       """
     case .unsupportedScalarType(let file, let tensor, let found, let expected):
       "\(file): \(quoted(tensor)) is stored as \(found); convert the checkpoint to \(expected)"
+    case .misaligned(let file, let tensor, let byteCount):
+      """
+      \(file): \(quoted(tensor)), of \(byteCount) bytes, is not aligned to its scalar type and too \
+      large to copy; write the file anew with a header padded to 8 bytes
+      """
     case .unwritable(let file, let reason):
       "\(file) cannot be written: \(reason)"
     case .diskFull(let file, let byteCount):

@@ -1,11 +1,12 @@
 /// A cursor over JSON text (RFC 8259), for formats whose grammar is known to the caller.
 ///
 /// Builds no tree: a header of 100 MB costs no more memory than what the caller keeps of it.
-/// Names repeated in one object, nesting deeper than ``maximumDepth``, invalid UTF-8 and lone
-/// surrogates are errors. `NaN`, `Infinity` and `-Infinity`, which Python's writer produces, are
+/// Names repeated in one object, more than ``maximumMembers`` of them, nesting deeper than
+/// ``maximumDepth``, invalid UTF-8 and lone surrogates are errors. `NaN`, `Infinity` and `-Infinity`, which Python's writer produces, are
 /// accepted as numbers.
 struct JSONScanner {
   static let maximumDepth = 64
+  static let maximumMembers = 1 << 18
 
   private let bytes: UnsafeBufferPointer<UInt8>
   private let file: String
@@ -58,6 +59,9 @@ struct JSONScanner {
       let name = try string()
       guard seen.insert(name).inserted else {
         throw CheckpointError.duplicateName(file: file, name: name)
+      }
+      guard seen.count <= JSONScanner.maximumMembers else {
+        throw failure("more than \(JSONScanner.maximumMembers) members in an object")
       }
       try expect(":")
       try body(&self, name)

@@ -33,7 +33,7 @@ public enum RandomModel {
   /// another model's folder, the tokenizer, whose vocabulary may be smaller than the model's.
   ///
   /// - Parameters:
-  ///   - scalarType: float32 or bfloat16.
+  ///   - scalarType: float32 or bfloat16, whatever `torch_dtype` of the configuration says.
   ///   - folder: made if it does not exist; must hold no model yet.
   ///   - shardBytes: about how large a file of weights may be.
   ///   - tokenizerFolder: nil for a model without a tokenizer.

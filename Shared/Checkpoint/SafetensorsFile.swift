@@ -19,6 +19,8 @@ public final class SafetensorsFile: Sendable {
   private let header: SafetensorsHeader
   private let mapping = Mutex(Mapping())
 
+  private static let maximumCopy = 4 << 30
+
   private struct Mapping {
     weak var storage: Storage?
   }
@@ -52,6 +54,7 @@ public final class SafetensorsFile: Sendable {
   /// - Parameter neededFor: who asks, for the error.
   /// - Throws: ``CheckpointError/missingTensor(file:tensor:neededFor:)``,
   ///   ``CheckpointError/unsupportedScalarType(file:tensor:found:expected:)``,
+  ///   ``CheckpointError/misaligned(file:tensor:byteCount:)``,
   ///   ``CheckpointError/changedWhileInUse(file:)``, ``CheckpointError/unreadable(file:reason:)``.
   public func tensor(_ name: String, neededFor: String? = nil) throws -> Tensor {
     guard let entry = header.entries[name] else {
@@ -65,6 +68,10 @@ public final class SafetensorsFile: Sendable {
     let offset = header.dataOffset + entry.begin
     let byteCount = entry.end - entry.begin
     guard offset.isMultiple(of: scalarType.byteCount) else {
+      // A sparse file of a few bytes may claim any size; only mapping is free.
+      guard byteCount <= SafetensorsFile.maximumCopy else {
+        throw CheckpointError.misaligned(file: path, tensor: name, byteCount: byteCount)
+      }
       let copy = Storage(uninitialized: byteCount)
       withExtendedLifetime(storage) {
         copy.base.copyMemory(from: storage.base + offset, byteCount: byteCount)
@@ -80,17 +87,25 @@ public final class SafetensorsFile: Sendable {
   /// - Throws: what ``tensor(_:neededFor:)`` throws, and
   ///   ``CheckpointError/shapeMismatch(file:tensor:expected:found:neededFor:)``.
   public func tensor(_ name: String, shape: [Int], neededFor: String) throws -> Tensor {
-    if let entry = header.entries[name] {
-      guard entry.scalarType == "F32" || entry.scalarType == "BF16" else {
-        throw CheckpointError.unsupportedScalarType(
-          file: path, tensor: name, found: entry.scalarType, expected: "BF16 or F32")
-      }
-      guard entry.shape == shape else {
-        throw CheckpointError.shapeMismatch(
-          file: path, tensor: name, expected: shape, found: entry.shape, neededFor: neededFor)
-      }
-    }
+    try requireWeight(name, shape: shape, neededFor: neededFor)
     return try tensor(name, neededFor: neededFor)
+  }
+
+  /// Checks by the header alone what ``tensor(_:shape:neededFor:)`` checks.
+  ///
+  /// - Throws: what that throws, but for errors of mapping.
+  public func requireWeight(_ name: String, shape: [Int], neededFor: String) throws {
+    guard let entry = header.entries[name] else {
+      throw CheckpointError.missingTensor(file: path, tensor: name, neededFor: neededFor)
+    }
+    guard entry.scalarType == "F32" || entry.scalarType == "BF16" else {
+      throw CheckpointError.unsupportedScalarType(
+        file: path, tensor: name, found: entry.scalarType, expected: "BF16 or F32")
+    }
+    guard entry.shape == shape else {
+      throw CheckpointError.shapeMismatch(
+        file: path, tensor: name, expected: shape, found: entry.shape, neededFor: neededFor)
+    }
   }
 
   private func mapped() throws -> Storage {

@@ -16,7 +16,6 @@ struct SafetensorsHeader: Sendable {
 
   /// The format's own cap.
   static let maximumLength = 100_000_000
-  static let maximumTensors = 1_000_000
   static let maximumRank = 16
 
   var entries: [String: Entry] = [:]
@@ -32,7 +31,9 @@ struct SafetensorsHeader: Sendable {
       throw CheckpointError.truncatedHeader(
         file: file.path, headerLength: 0, byteCount: file.byteCount)
     }
-    let length = try file.bytes(at: 0, count: 8).reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+    let length = try file.bytes(at: 0, count: 8).reversed().reduce(UInt64(0)) {
+      $0 << 8 | UInt64($1)
+    }
     guard length <= UInt64(SafetensorsHeader.maximumLength) else {
       throw CheckpointError.headerTooLong(
         file: file.path, headerLength: length, limit: SafetensorsHeader.maximumLength)
@@ -58,10 +59,6 @@ struct SafetensorsHeader: Sendable {
         if name == "__metadata__" {
           try scanner.object { metadata[$1] = try $0.string() }
         } else {
-          guard entries.count < SafetensorsHeader.maximumTensors else {
-            throw CheckpointError.tooManyTensors(
-              file: file, limit: SafetensorsHeader.maximumTensors)
-          }
           entries[name] = try SafetensorsHeader.entry(name, &scanner, file)
         }
       }

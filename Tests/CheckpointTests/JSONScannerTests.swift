@@ -68,6 +68,16 @@ import Testing
     #expect(throws: CheckpointError.self) { try JSONValue.parse(nested(depth + 1), file: "f") }
   }
 
+  @Test func `refuses an object of too many members`() throws {
+    func object(_ count: Int) -> [UInt8] {
+      Array("{\((0..<count).map { "\"\($0)\":0" }.joined(separator: ","))}".utf8)
+    }
+    _ = try JSONValue.parse(object(JSONScanner.maximumMembers), file: "f")
+    #expect(throws: CheckpointError.self) {
+      try JSONValue.parse(object(JSONScanner.maximumMembers + 1), file: "f")
+    }
+  }
+
   @Test func `siblings do not count as depth`() throws {
     let text = "[" + Array(repeating: "[{}]", count: 1000).joined(separator: ",") + "]"
     _ = try JSONValue.parse(Array(text.utf8), file: "f")

@@ -70,6 +70,17 @@ import Testing
     #expect(try file.tensor("c").withElements(of: Int64.self) { Array($0) } == [9])
   }
 
+  @Test func `a huge unaligned tensor is not copied`() throws {
+    let count = 4 << 30
+    let header = #"{"a":{"dtype":"F32","shape":[\#(count)],"data_offsets":[0,\#(4 * count)]}}"#
+    let padded = header + String(repeating: " ", count: 5 - header.utf8.count % 4)
+    let path = try folder.write("f", safetensors(padded))
+    #expect(truncate(path, off_t(8 + padded.utf8.count + 4 * count)) == 0)
+    #expect(throws: CheckpointError.misaligned(file: path, tensor: "a", byteCount: 4 * count)) {
+      try SafetensorsFile(path: path).tensor("a")
+    }
+  }
+
   @Test func `an empty tensor has no bytes`() throws {
     let header =
       #"{"a":{"dtype":"F32","shape":[0,3],"data_offsets":[0,0]}}"#
