@@ -55,7 +55,8 @@ import Testing
   @Test("Only the first stage embeds, and only the last gives logits")
   func wrongStage() throws {
     let middle = try stage(1..<2)
-    #expect(throws: InternVLError.wrongStage(what: "embed tokens", layers: 1..<2, needed: "first")) {
+    #expect(throws: InternVLError.wrongStage(what: "embed tokens", layers: 1..<2, needed: "first"))
+    {
       try middle.embed(ids: [1], into: hidden(1))
     }
     #expect(throws: InternVLError.wrongStage(what: "compute logits", layers: 1..<2, needed: "last"))

@@ -1,12 +1,13 @@
+import Checkpoint
+import InternVL
+import Kernels
+import Testing
+
 #if canImport(FoundationEssentials)
   import FoundationEssentials
 #else
   import Foundation
 #endif
-import Checkpoint
-import InternVL
-import Kernels
-import Testing
 
 /// Folders that lack what a stage needs. Errors say which tensor, and for which layers.
 @Suite struct MissingTensorTests {

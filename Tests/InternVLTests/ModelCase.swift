@@ -1,14 +1,15 @@
-#if canImport(FoundationEssentials)
-  import FoundationEssentials
-#else
-  import Foundation
-#endif
 import Checkpoint
 import InternVL
 import Kernels
 import Support
 import Tensors
 import Testing
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
 
 /// A small checkpoint, an input, and what the reference makes of it.
 struct ModelCase: Sendable, CustomTestStringConvertible {

@@ -52,7 +52,8 @@ import Testing
     #expect(model.language[0].cache.sequences.isEmpty)
   }
 
-  @Test("The logits behind every generated token are the reference's", arguments: ModelCase.variants)
+  @Test(
+    "The logits behind every generated token are the reference's", arguments: ModelCase.variants)
   func decodeLogits(_ modelCase: ModelCase) throws {
     let expected = try modelCase.expectation()
     let steps = try #require(expected.decodeLogits)

@@ -35,7 +35,8 @@ import Testing
   @Test("Only the first stage embeds")
   func wrongStage() throws {
     let later = try stage(1..<3, of: ModelCase.golden[0])
-    #expect(throws: InternVLError.wrongStage(what: "embed pixels", layers: 1..<3, needed: "first")) {
+    #expect(throws: InternVLError.wrongStage(what: "embed pixels", layers: 1..<3, needed: "first"))
+    {
       try later.embed(
         Tensor(zeros: .float32, [3, 56, 56]), into: Tensor(zeros: .float32, [17, 96]))
     }

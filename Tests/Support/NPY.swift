@@ -1,9 +1,10 @@
+import Tensors
+
 #if canImport(FoundationEssentials)
   import FoundationEssentials
 #else
   import Foundation
 #endif
-import Tensors
 
 /// NumPy's array files, as far as fixtures use them: version 1, little-endian float32, C order.
 public enum NPY {
@@ -37,7 +38,9 @@ public enum NPY {
       throw Failure.unreadable(path, reason: "its elements do not fill the shape \(shape)")
     }
     tensor.withElements(of: Float.self) { elements in
-      bytes[start...].withUnsafeBytes { UnsafeMutableRawBufferPointer(elements).copyMemory(from: $0) }
+      bytes[start...].withUnsafeBytes {
+        UnsafeMutableRawBufferPointer(elements).copyMemory(from: $0)
+      }
     }
     return tensor
   }

@@ -84,7 +84,6 @@ struct DecoderLayer: Sendable {
   private let up: Tensor
   private let down: Tensor
 
-
   init(
     _ configuration: ModelConfiguration, layer: Int, shape: Shape, weights: inout StageWeights
   ) throws {
