@@ -16,7 +16,7 @@ final class BumpMemory {
 
   /// - Parameter first: where the first pieces come from; must outlive this object.
   init(first: UnsafeMutableRawBufferPointer, limit: Int) {
-    let base = first.baseAddress ?? UnsafeMutableRawPointer(bitPattern: 16)!
+    guard let base = first.baseAddress else { preconditionFailure("an empty first block") }
     cursor = base
     end = base + first.count
     left = limit

@@ -10,7 +10,7 @@ public struct ChatTurn: Message {
 
   public init() {}
 
-  public init(role: String, text: String = "") {
+  public init(role: String = "", text: String = "") {
     self.role = role
     self.text = text
   }
@@ -56,7 +56,7 @@ public struct ChatRequest: Message {
   public init() {}
 
   public init(
-    turns: [ChatTurn], sampling: SamplingParameters? = nil, maxTokens: Int? = nil,
+    turns: [ChatTurn] = [], sampling: SamplingParameters? = nil, maxTokens: Int? = nil,
     stop: [String] = [], stopTokens: [Int32] = [], ignoreEnd: Bool = false, capture: Bool = false
   ) {
     self.turns = turns
@@ -115,7 +115,7 @@ public struct Usage: Message {
 
   public init() {}
 
-  public init(promptTokens: Int, completionTokens: Int = 0, imageTokens: Int = 0) {
+  public init(promptTokens: Int = 0, completionTokens: Int = 0, imageTokens: Int = 0) {
     self.promptTokens = promptTokens
     self.completionTokens = completionTokens
     self.imageTokens = imageTokens
@@ -171,7 +171,7 @@ public struct Timings: Message {
   public init() {}
 
   public init(
-    queue: Double, image: Double = 0, prefill: Double = 0, decode: Double = 0, total: Double = 0
+    queue: Double = 0, image: Double = 0, prefill: Double = 0, decode: Double = 0, total: Double = 0
   ) {
     self.queue = queue
     self.image = image
@@ -218,7 +218,7 @@ public struct ChatLogprob: Message {
 
   public init() {}
 
-  public init(chosen: TokenLogprob, top: [TokenLogprob] = []) {
+  public init(chosen: TokenLogprob = TokenLogprob(), top: [TokenLogprob] = []) {
     self.chosen = chosen
     self.top = top
   }
@@ -270,9 +270,10 @@ public struct ChatEvent: Message {
   public init() {}
 
   public init(
-    text: String, tokens: [Int32] = [], logprobs: [ChatLogprob] = [], finishReason: String? = nil,
-    usage: Usage? = nil, timings: Timings? = nil, promptTokens: [Int32] = [],
-    decodedSHA256: [String] = [], resizedSHA256: [String] = [], seed: UInt64? = nil
+    text: String = "", tokens: [Int32] = [], logprobs: [ChatLogprob] = [],
+    finishReason: String? = nil, usage: Usage? = nil, timings: Timings? = nil,
+    promptTokens: [Int32] = [], decodedSHA256: [String] = [], resizedSHA256: [String] = [],
+    seed: UInt64? = nil
   ) {
     self.text = text
     self.tokens = tokens
@@ -308,8 +309,10 @@ extension ChatEvent: CodedMessage {
     usage = try Read.message(c.usage)
     timings = try Read.message(c.timings)
     promptTokens = try Read.integers(c.n_prompt_token, c.prompt_token, "ChatEvent.prompt_token")
-    decodedSHA256 = try Read.strings(c.n_decoded_sha256, c.decoded_sha256, "ChatEvent.decoded_sha256")
-    resizedSHA256 = try Read.strings(c.n_resized_sha256, c.resized_sha256, "ChatEvent.resized_sha256")
+    decodedSHA256 =
+      try Read.strings(c.n_decoded_sha256, c.decoded_sha256, "ChatEvent.decoded_sha256")
+    resizedSHA256 =
+      try Read.strings(c.n_resized_sha256, c.resized_sha256, "ChatEvent.resized_sha256")
     if c.has_seed != 0 { seed = c.seed }
   }
 

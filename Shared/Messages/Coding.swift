@@ -166,7 +166,8 @@ extension BumpMemory {
   func string(_ string: String) -> UnsafeMutablePointer<CChar>? {
     var string = string
     if string.utf8.contains(0) {
-      string = String(decoding: string.utf8.flatMap { $0 == 0 ? [0xEF, 0xBF, 0xBD] : [$0] }, as: UTF8.self)
+      string = String(
+        decoding: string.utf8.flatMap { $0 == 0 ? [0xEF, 0xBF, 0xBD] : [$0] }, as: UTF8.self)
     }
     return string.withUTF8 { utf8 in
       let pointer = array(CChar.self, utf8.count + 1)

@@ -22,7 +22,7 @@ public struct CallStatus: Message {
 
   public init() {}
 
-  public init(code: StatusCode, message: String = "") {
+  public init(code: StatusCode = .ok, message: String = "") {
     self.code = code
     self.message = message
   }
@@ -79,7 +79,7 @@ public struct Frame: Message {
   public init() {}
 
   public init(
-    kind: FrameKind, call: UInt64 = 0, method: String = "", authority: String? = nil,
+    kind: FrameKind = .unspecified, call: UInt64 = 0, method: String = "", authority: String? = nil,
     timeoutMicroseconds: UInt64? = nil, status: CallStatus? = nil, message: [UInt8]? = nil,
     tensors: [TensorRef] = [], released: [UInt64] = [], version: UInt32 = 0,
     acceptsArena: Bool = false, arenaByteCount: UInt64 = 0, streamWindow: UInt32 = 0,

@@ -11,7 +11,7 @@ public struct GatewayStage: Message {
   public init() {}
 
   public init(
-    name: String, address: String = "", ready: Bool = false, detail: String = "",
+    name: String = "", address: String = "", ready: Bool = false, detail: String = "",
     description: StageDescription? = nil
   ) {
     self.name = name
@@ -66,7 +66,7 @@ public struct GatewayDescription: Message {
   public init() {}
 
   public init(
-    model: String, templateName: String = "", contextLength: Int = 0, imageSize: Int = 0,
+    model: String = "", templateName: String = "", contextLength: Int = 0, imageSize: Int = 0,
     imageTokens: Int = 0, stages: [GatewayStage] = [], running: Int = 0, waiting: Int = 0
   ) {
     self.model = model

@@ -16,7 +16,7 @@ public struct HealthCheckRequest: Message {
 
   public init() {}
 
-  public init(service: String) {
+  public init(service: String = "") {
     self.service = service
   }
 
@@ -49,7 +49,7 @@ public struct HealthCheckResponse: Message {
 
   public init() {}
 
-  public init(status: ServingStatus) {
+  public init(status: ServingStatus = .unknown) {
     self.status = status
   }
 

@@ -15,7 +15,8 @@ public struct EncodeRequest: Message {
   public init() {}
 
   public init(
-    sequence: UInt64, picture: Int = 0, captureVision: Bool = false, captureProjector: Bool = false
+    sequence: UInt64 = 0, picture: Int = 0, captureVision: Bool = false,
+    captureProjector: Bool = false
   ) {
     self.sequence = sequence
     self.picture = picture
@@ -61,7 +62,7 @@ public struct EncodeReply: Message {
 
   public init() {}
 
-  public init(tokens: Int, busyMicroseconds: [Int] = []) {
+  public init(tokens: Int = 0, busyMicroseconds: [Int] = []) {
     self.tokens = tokens
     self.busyMicroseconds = busyMicroseconds
   }
@@ -82,13 +83,16 @@ extension EncodeReply: CodedMessage {
   init(_ c: Chiasm__V1__EncodeReply) throws {
     self.init()
     if c.has_tokens != 0 { tokens = try Read.integer(c.tokens, "EncodeReply.tokens") }
-    busyMicroseconds = try Read.integers(c.n_busy_microseconds, c.busy_microseconds, "EncodeReply.busy_microseconds")
+    busyMicroseconds =
+      try Read.integers(c.n_busy_microseconds, c.busy_microseconds, "EncodeReply.busy_microseconds")
   }
 
   func fill(_ c: inout Chiasm__V1__EncodeReply, _ memory: BumpMemory) {
     if tokens != 0 { (c.has_tokens, c.tokens) = (1, UInt32(clamping: tokens)) }
     if !busyMicroseconds.isEmpty {
-      (c.n_busy_microseconds, c.busy_microseconds) = (busyMicroseconds.count, memory.integers(busyMicroseconds))
+      (c.n_busy_microseconds, c.busy_microseconds) = (
+        busyMicroseconds.count, memory.integers(busyMicroseconds)
+      )
     }
   }
 }

@@ -48,10 +48,10 @@ public struct StageDescription: Message {
   public init() {}
 
   public init(
-    role: String, firstLayer: Int = 0, endLayer: Int = 0, layerCount: Int = 0, device: String = "",
-    threads: Int = 0, process: Int64 = 0, weightBytes: Int = 0, workingBytes: Int = 0,
-    cacheTokens: Int = 0, cacheTokensUsed: Int = 0, sequences: Int = 0, calls: Int = 0,
-    busyMicroseconds: Int = 0, modelDigest: String = ""
+    role: String = "", firstLayer: Int = 0, endLayer: Int = 0, layerCount: Int = 0,
+    device: String = "", threads: Int = 0, process: Int64 = 0, weightBytes: Int = 0,
+    workingBytes: Int = 0, cacheTokens: Int = 0, cacheTokensUsed: Int = 0, sequences: Int = 0,
+    calls: Int = 0, busyMicroseconds: Int = 0, modelDigest: String = ""
   ) {
     self.role = role
     self.firstLayer = firstLayer
@@ -156,7 +156,7 @@ public struct AttachRequest: Message {
 
   public init() {}
 
-  public init(session: UInt32) {
+  public init(session: UInt32 = 0) {
     self.session = session
   }
 

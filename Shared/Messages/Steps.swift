@@ -19,7 +19,7 @@ public struct SamplingParameters: Message {
   public init() {}
 
   public init(
-    temperature: Float, topK: Int = 0, topP: Float = 1, minP: Float = 0,
+    temperature: Float = 0, topK: Int = 0, topP: Float = 1, minP: Float = 0,
     repetitionPenalty: Float = 1, seed: UInt64? = nil, topLogprobs: Int? = nil
   ) {
     self.temperature = temperature
@@ -93,7 +93,7 @@ public struct SequenceStep: Message {
   public init() {}
 
   public init(
-    sequence: UInt64, position: Int = 0, tokens: [Int32] = [], imageRows: [Int32] = [],
+    sequence: UInt64 = 0, position: Int = 0, tokens: [Int32] = [], imageRows: [Int32] = [],
     promptTokens: Int = 0, reserve: Int? = nil, sample: Bool = false,
     sampling: SamplingParameters? = nil, captureLogits: Bool = false
   ) {
@@ -160,7 +160,7 @@ public struct StepRequest: Message {
 
   public init() {}
 
-  public init(steps: [SequenceStep]) {
+  public init(steps: [SequenceStep] = []) {
     self.steps = steps
   }
 
@@ -194,7 +194,7 @@ public struct TokenLogprob: Message {
 
   public init() {}
 
-  public init(token: Int32, logprob: Float = 0) {
+  public init(token: Int32 = 0, logprob: Float = 0) {
     self.token = token
     self.logprob = logprob
   }
@@ -238,7 +238,7 @@ public struct SequenceResult: Message {
   public init() {}
 
   public init(
-    sequence: UInt64, token: Int32? = nil, logprob: Float? = nil, top: [TokenLogprob] = [],
+    sequence: UInt64 = 0, token: Int32? = nil, logprob: Float? = nil, top: [TokenLogprob] = [],
     errorCode: StatusCode? = nil, errorMessage: String? = nil
   ) {
     self.sequence = sequence
@@ -292,7 +292,7 @@ public struct StepReply: Message {
 
   public init() {}
 
-  public init(results: [SequenceResult], busyMicroseconds: [Int] = []) {
+  public init(results: [SequenceResult] = [], busyMicroseconds: [Int] = []) {
     self.results = results
     self.busyMicroseconds = busyMicroseconds
   }
@@ -313,13 +313,16 @@ extension StepReply: CodedMessage {
   init(_ c: Chiasm__V1__StepReply) throws {
     self.init()
     results = try Read.messages(c.n_result, c.result)
-    busyMicroseconds = try Read.integers(c.n_busy_microseconds, c.busy_microseconds, "StepReply.busy_microseconds")
+    busyMicroseconds =
+      try Read.integers(c.n_busy_microseconds, c.busy_microseconds, "StepReply.busy_microseconds")
   }
 
   func fill(_ c: inout Chiasm__V1__StepReply, _ memory: BumpMemory) {
     if !results.isEmpty { (c.n_result, c.result) = (results.count, memory.messages(results)) }
     if !busyMicroseconds.isEmpty {
-      (c.n_busy_microseconds, c.busy_microseconds) = (busyMicroseconds.count, memory.integers(busyMicroseconds))
+      (c.n_busy_microseconds, c.busy_microseconds) = (
+        busyMicroseconds.count, memory.integers(busyMicroseconds)
+      )
     }
   }
 }
@@ -330,7 +333,7 @@ public struct EndRequest: Message {
 
   public init() {}
 
-  public init(sequences: [UInt64]) {
+  public init(sequences: [UInt64] = []) {
     self.sequences = sequences
   }
 
