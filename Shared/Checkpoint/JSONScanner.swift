@@ -2,8 +2,8 @@
 ///
 /// Builds no tree: a header of 100 MB costs no more memory than what the caller keeps of it.
 /// Names repeated in one object, more than ``maximumMembers`` of them, nesting deeper than
-/// ``maximumDepth``, invalid UTF-8 and lone surrogates are errors. `NaN`, `Infinity` and `-Infinity`, which Python's writer produces, are
-/// accepted as numbers.
+/// ``maximumDepth``, invalid UTF-8 and lone surrogates are errors. `NaN`, `Infinity` and
+/// `-Infinity`, which Python's writer produces, are accepted as numbers.
 struct JSONScanner {
   static let maximumDepth = 64
   static let maximumMembers = 1 << 18

@@ -157,8 +157,11 @@ extension LanguageConfiguration {
     var members: [(String, JSONValue)] = [
       ("architectures", .array([.string("LlamaForCausalLM")])),
       ("attention_bias", .boolean(false)),
-      ("eos_token_id", eosTokens.count == 1
-        ? .integer(eosTokens[0]) : .array(eosTokens.map { .integer($0) })),
+      (
+        "eos_token_id",
+        eosTokens.count == 1
+          ? .integer(eosTokens[0]) : .array(eosTokens.map { .integer($0) })
+      ),
       ("hidden_act", .string("silu")),
       ("hidden_size", .integer(hiddenSize)),
       ("intermediate_size", .integer(intermediateSize)),

@@ -10,7 +10,7 @@ struct RandomValues: Sendable {
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
     for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
     key = RandomValues.mix(hash ^ RandomValues.mix(seed))
-    let isNorm = ["norm.weight", "norm1.weight", "norm2.weight", "layernorm.weight", "mlp1.0.weight"]
+    let isNorm = ["norm.weight", "norm1.weight", "norm2.weight", "mlp1.0.weight"]
       .contains { name.hasSuffix($0) }
     constant = isNorm ? 1 : name.hasSuffix(".ls1") || name.hasSuffix(".ls2") ? 0.1 : nil
   }

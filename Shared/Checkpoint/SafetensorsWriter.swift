@@ -68,14 +68,15 @@ public final class SafetensorsWriter: Sendable {
     var begin = 0
     for entry in ordered {
       let end = begin + entry.byteCount
-      members.append((
-        entry.name,
-        .object([
-          ("dtype", .string(entry.scalarType.safetensorsName)),
-          ("shape", .array(entry.shape.map { .integer($0) })),
-          ("data_offsets", .array([.integer(begin), .integer(end)])),
-        ])
-      ))
+      members.append(
+        (
+          entry.name,
+          .object([
+            ("dtype", .string(entry.scalarType.safetensorsName)),
+            ("shape", .array(entry.shape.map { .integer($0) })),
+            ("data_offsets", .array([.integer(begin), .integer(end)])),
+          ])
+        ))
       begin = end
     }
     var header = Array(JSONValue.object(members).compactText.utf8)

@@ -3,29 +3,33 @@ import Testing
 @testable import Checkpoint
 
 @Suite struct CheckpointErrorTests {
-  @Test(arguments: [
-    (
-      CheckpointError.missingTensor(
-        file: "m/model-2.safetensors", tensor: "vision_model.encoder.layers.3.ls1",
-        neededFor: "this stage holds vision layers 0–8"),
-      ["m/model-2.safetensors", "layers.3.ls1", "this stage holds vision layers 0–8", "mesh file"]
-    ),
-    (
-      .unsupported(
-        file: "m/config.json", key: "model_type", found: "llava", supported: "internvl_chat"),
-      ["m/config.json", "model_type", "llava", "Chiasm runs internvl_chat"]
-    ),
-    (
-      .unsupportedScalarType(file: "f", tensor: "a", found: "F16", expected: "BF16 or F32"),
-      ["F16", "convert", "BF16 or F32"]
-    ),
-    (.diskFull(file: "f", byteCount: 12345), ["f", "12345", "free space"]),
-    (.missingFolder("/models/none"), ["/models/none", "does not exist"]),
-    (
-      .shapeMismatch(file: "f", tensor: "a", expected: [2, 3], found: [3, 2], neededFor: "why"),
-      ["[2, 3]", "[3, 2]", "why"]
-    ),
-  ] as [(CheckpointError, [String])])
+  @Test(
+    arguments: [
+      (
+        CheckpointError.missingTensor(
+          file: "m/model-2.safetensors", tensor: "vision_model.encoder.layers.3.ls1",
+          neededFor: "this stage holds vision layers 0–8"),
+        [
+          "m/model-2.safetensors", "layers.3.ls1", "this stage holds vision layers 0–8",
+          "mesh file",
+        ]
+      ),
+      (
+        .unsupported(
+          file: "m/config.json", key: "model_type", found: "llava", supported: "internvl_chat"),
+        ["m/config.json", "model_type", "llava", "Chiasm runs internvl_chat"]
+      ),
+      (
+        .unsupportedScalarType(file: "f", tensor: "a", found: "F16", expected: "BF16 or F32"),
+        ["F16", "convert", "BF16 or F32"]
+      ),
+      (.diskFull(file: "f", byteCount: 12345), ["f", "12345", "free space"]),
+      (.missingFolder("/models/none"), ["/models/none", "does not exist"]),
+      (
+        .shapeMismatch(file: "f", tensor: "a", expected: [2, 3], found: [3, 2], neededFor: "why"),
+        ["[2, 3]", "[3, 2]", "why"]
+      ),
+    ] as [(CheckpointError, [String])])
   func `a description says what, where and what to do`(error: CheckpointError, parts: [String]) {
     for part in parts { #expect(error.description.contains(part), "\(error)") }
   }

@@ -15,7 +15,9 @@ import Testing
       case 0: bytes[place] = UInt8.random(in: 0...255, using: &generator)
       case 1: bytes[place] = interesting[Int.random(in: 0..<interesting.count, using: &generator)]
       case 2: bytes.remove(at: place)
-      case 3: bytes.insert(interesting[Int.random(in: 0..<interesting.count, using: &generator)], at: place)
+      case 3:
+        bytes.insert(
+          interesting[Int.random(in: 0..<interesting.count, using: &generator)], at: place)
       case 4:
         let end = min(bytes.count, place + Int.random(in: 1...40, using: &generator))
         let other = Int.random(in: 0..<bytes.count, using: &generator)
@@ -63,7 +65,8 @@ import Testing
 
   @Test func `a damaged file is refused or still readable to its end`() throws {
     let folder = try TemporaryFolder()
-    let header = #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}"#
+    let header =
+      #"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"U8","shape":[3],"data_offsets":[8,11]}}"#
     let whole = safetensors(header, data: [UInt8](1...11))
     var generator = SeededGenerator(3)
     for _ in 0..<300 {

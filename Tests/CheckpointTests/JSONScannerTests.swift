@@ -9,7 +9,9 @@ import Testing
     ("\"\"", "\"\""),
     ("[]", "[]"),
     ("{}", "{}"),
-    (#""tab \t, quote \", slash \/, é é 😀 \ud83d\ude00""#, #""tab \t, quote \", slash /, é é 😀 😀""#),
+    (
+      #""tab \t, quote \", slash \/, é é 😀 \ud83d\ude00""#, #""tab \t, quote \", slash /, é é 😀 😀""#
+    ),
     ("-0", "0"),
     ("9223372036854775807", "9223372036854775807"),
     ("9223372036854775808", "9.223372036854776e+18"),
@@ -37,10 +39,11 @@ import Testing
     }
   }
 
-  @Test(arguments: [
-    [0x22, 0xFF, 0x22], [0x22, 0xC0, 0x80, 0x22], [0x22, 0xED, 0xA0, 0x80, 0x22],
-    [0x22, 0x5C, 0x6E, 0xFF, 0x22], [0x22, 0xE2, 0x82, 0x22], [0xFF], [0x00],
-  ] as [[UInt8]])
+  @Test(
+    arguments: [
+      [0x22, 0xFF, 0x22], [0x22, 0xC0, 0x80, 0x22], [0x22, 0xED, 0xA0, 0x80, 0x22],
+      [0x22, 0x5C, 0x6E, 0xFF, 0x22], [0x22, 0xE2, 0x82, 0x22], [0xFF], [0x00],
+    ] as [[UInt8]])
   func `refuses bytes that are not UTF-8`(bytes: [UInt8]) {
     #expect(throws: CheckpointError.self) { try JSONValue.parse(bytes, file: "f") }
   }
@@ -85,7 +88,8 @@ import Testing
 
   @Test func `text written is text read`() throws {
     let value = JSONValue.object([
-      ("quote \" slash \\ \n\r\t\u{1}", .string("é😀")), ("list", .array([.integer(1), .number(0.5)])),
+      ("quote \" slash \\ \n\r\t\u{1}", .string("é😀")),
+      ("list", .array([.integer(1), .number(0.5)])),
       ("empty", .object([])), ("none", .array([])), ("null", .null), ("yes", .boolean(true)),
     ])
     for text in [value.text, value.compactText] {

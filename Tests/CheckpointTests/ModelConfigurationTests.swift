@@ -124,17 +124,18 @@ import Testing
     #expect(configuration.imageTokenCount == count)
   }
 
-  @Test(arguments: [
-    ("null", nil),
-    (#"{"type":"linear","factor":2.0}"#, .linear(factor: 2)),
-    (#"{"type":"dynamic","factor":3}"#, .dynamic(factor: 3)),
-    (#"{"rope_type":"default"}"#, nil),
-    (
-      #"{"rope_type":"llama3","type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}"#,
-      .llama3(
-        factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositions: 8192)
-    ),
-  ] as [(String, RopeScaling?)])
+  @Test(
+    arguments: [
+      ("null", nil),
+      (#"{"type":"linear","factor":2.0}"#, .linear(factor: 2)),
+      (#"{"type":"dynamic","factor":3}"#, .dynamic(factor: 3)),
+      (#"{"rope_type":"default"}"#, nil),
+      (
+        #"{"rope_type":"llama3","type":"llama3","factor":8.0,"low_freq_factor":1.0,"high_freq_factor":4.0,"original_max_position_embeddings":8192}"#,
+        .llama3(
+          factor: 8, lowFrequencyFactor: 1, highFrequencyFactor: 4, originalMaxPositions: 8192)
+      ),
+    ] as [(String, RopeScaling?)])
   func `rotary scalings are read`(text: String, scaling: RopeScaling?) throws {
     #expect(try parse(language: ["rope_scaling": text]).language.ropeScaling == scaling)
   }
@@ -255,7 +256,8 @@ import Testing
       top: ["architectures": "\"InternVLChatModel\""],
       error: Refusal.wrong("architectures", "a list of strings")),
     .init(top: ["vision_config": "[]"], error: Refusal.wrong("vision_config", "an object")),
-    .init(top: ["downsample_ratio": "\"0.5\""], error: Refusal.wrong("downsample_ratio", "a number")),
+    .init(
+      top: ["downsample_ratio": "\"0.5\""], error: Refusal.wrong("downsample_ratio", "a number")),
     .init(top: ["use_thumbnail": "0"], error: Refusal.wrong("use_thumbnail", "true or false")),
     .init(top: ["select_layer": "-1.0"], error: Refusal.wrong("select_layer", "an integer")),
     .init(
