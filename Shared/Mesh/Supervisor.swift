@@ -291,6 +291,8 @@ public actor Supervisor {
     entries[index].state = .starting
     eventSource.yield(.starting(service: service.name, process: Int(child.pid)))
     changed()
+    // At once: such a service may have ended by the time anybody looks.
+    if entry.prepared.check == .none { markHealthy(index) }
     return child
   }
 
@@ -342,6 +344,7 @@ public actor Supervisor {
   /// Checks until the process has ended. Returns a complaint when it is not healthy in time.
   private func watchHealth(_ index: Int, _ child: ChildProcess) async -> HealthComplaint? {
     let prepared = entries[index].prepared
+    if prepared.check == .none { return nil }
     let timing = prepared.timing
     let begin = ContinuousClock.now
     // What Docker allows: the start period, then so many failures in a row.
@@ -365,7 +368,6 @@ public actor Supervisor {
       } else {
         failures = 0
         markHealthy(index)
-        if prepared.check == .none { return nil }
       }
       let pause =
         entries[index].healthySince == nil
