@@ -78,7 +78,7 @@ let package = Package(
     library("Tensors"),
     library("Text", ["CSentencePiece"]),
     library("Sampling"),
-    library("Threads"),
+    library("Threads", ["CPlatform"]),
 
     // Floor 2: operations and the formats of the outside.
     library("Kernels", ["Tensors", "CKernels", "CPlatform", "COpenBLAS"]),

@@ -6,14 +6,21 @@ import Transport
 struct Conversation {
   private let chat: ChatClient
   private let settings: ChatSettings
-  private var turns: [ChatTurn] = []
+  /// The system turn, if there is one.
+  private let opening: [ChatTurn]
+  private var turns: [ChatTurn]
   private var pictures: [Attachment] = []
   /// Pictures that go with the next turn.
-  private var pending: [Attachment] = []
+  private var pending: [Attachment]
 
-  init(chat: ChatClient, settings: ChatSettings) {
+  init(
+    chat: ChatClient, settings: ChatSettings, opening: [ChatTurn], pictures: [Attachment]
+  ) {
     self.chat = chat
     self.settings = settings
+    self.opening = opening
+    turns = opening
+    pending = pictures
   }
 
   static let help = """
@@ -56,7 +63,7 @@ struct Conversation {
       }
     case "/image": Terminal.complain("/image needs a path")
     case "/reset":
-      turns = []
+      turns = opening
       pictures = []
       pending = []
       Terminal.say("a new conversation")

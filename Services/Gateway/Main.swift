@@ -113,10 +113,14 @@ private struct GatewayFront: Service {
   let server: Server
 
   func run() async throws {
-    try await withGracefulShutdownHandler {
-      try await server.run()
-    } onGracefulShutdown: {
-      server.shutDown(grace: .seconds(2))
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await server.run() }
+      group.addTask {
+        try await gracefulShutdown()
+        await server.shutDown(grace: .seconds(2))
+      }
+      try await group.next()
+      group.cancelAll()
     }
   }
 }

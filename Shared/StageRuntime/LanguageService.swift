@@ -119,7 +119,7 @@ public final class LanguageService: StageService {
       reply.results = outcome.results
       reply.busyMicroseconds = [busy]
       return Payload(
-        message: reply,
+        reply,
         tensors: outcome.logits.map { [Attachment($0, name: "logits")] } ?? [])
     }
     // Sequences that failed here go no further.

@@ -1,6 +1,7 @@
 import Checkpoint
 import InternVL
 import Kernels
+import Messages
 import Sampling
 import Tensors
 import Transport

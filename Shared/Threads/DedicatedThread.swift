@@ -3,6 +3,7 @@
 #elseif canImport(Musl)
   import Musl
 #endif
+import CPlatform
 import Synchronization
 
 /// A thread that runs closures one after another, in the order they came.
@@ -14,19 +15,15 @@ public final class DedicatedThread: Sendable {
 
   /// - Parameter name: shown by `top -H`; cut to 15 bytes.
   public init(name: String) {
-    let queue = Queue(name: name)
+    let queue = Queue()
     self.queue = queue
-    let box = Unmanaged.passRetained(queue)
-    var thread = pthread_t()
-    let status = pthread_create(
-      &thread, nil,
-      { argument in
-        guard let argument else { return nil }
-        Unmanaged<Queue>.fromOpaque(argument).takeRetainedValue().drain()
-        return nil
-      }, box.toOpaque())
+    let status = wire_thread_start(
+      name,
+      { context in
+        guard let context else { return }
+        Unmanaged<Queue>.fromOpaque(context).takeRetainedValue().drain()
+      }, Unmanaged.passRetained(queue).toOpaque())
     precondition(status == 0, "a thread could not be started: error \(status)")
-    pthread_detach(thread)
   }
 
   /// Lets the queued work finish, then ends the thread.
@@ -71,14 +68,12 @@ public final class CancellationFlag: Sendable {
 
 /// The closures of one thread, behind a lock and a condition.
 private final class Queue: @unchecked Sendable {
-  private let name: String
   private let lock: UnsafeMutablePointer<pthread_mutex_t>
   private let condition: UnsafeMutablePointer<pthread_cond_t>
   private var closures: [@Sendable () -> Void] = []
   private var isClosed = false
 
-  init(name: String) {
-    self.name = name
+  init() {
     lock = .allocate(capacity: 1)
     condition = .allocate(capacity: 1)
     pthread_mutex_init(lock, nil)
@@ -113,7 +108,6 @@ private final class Queue: @unchecked Sendable {
   }
 
   func drain() {
-    _ = String(name.prefix(15)).withCString { pthread_setname_np(pthread_self(), $0) }
     while true {
       pthread_mutex_lock(lock)
       while closures.isEmpty && !isClosed { pthread_cond_wait(condition, lock) }

@@ -1,0 +1,81 @@
+# make chat    install what is missing, build, start a mesh, answer about a picture, stop
+# make test    install what is missing, build, run all tests
+# make bench   measure the wire and a 0.7 B-parameter model, in one process and in a mesh
+# make build   the five executables, in .build/release
+# make proto   C sources of the messages, from proto/
+# make format  lay out the Swift sources; make lint only looks
+# make deps    the Debian packages that the build needs
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := build
+
+SWIFT_FLAGS := -c release -Xswiftc -enable-testing
+RELEASE := .build/release
+PACKAGES := libprotobuf-c-dev protobuf-c-compiler libopenblas-dev libjpeg-dev libpng-dev \
+  libsentencepiece-dev libssl-dev libedit-dev pkg-config
+
+# A random model: it answers, and its words mean nothing.
+MODEL ?= Tests/Fixtures/golden/v12-tiny/checkpoint
+PICTURE ?= compose/pictures/photo.jpg
+PROMPT ?= What is in the picture?
+BENCH_MODEL ?= .build/bench-model
+
+.PHONY: build chat test bench proto proto-check format lint deps swift
+
+build: deps swift
+	swift build $(SWIFT_FLAGS)
+
+chat: build
+	@if [ '$(MODEL)' = 'Tests/Fixtures/golden/v12-tiny/checkpoint' ]; then \
+	  echo 'The model is a small random one: the mesh is real, its words mean nothing.' >&2; fi
+	$(RELEASE)/chiasm chat --model '$(MODEL)' --image '$(PICTURE)' --max-tokens 48 '$(PROMPT)'
+
+test: deps swift
+	swift build $(SWIFT_FLAGS) --build-tests
+	swift test $(SWIFT_FLAGS) --skip-build
+
+bench: build
+	@if [ ! -e '$(BENCH_MODEL)/config.json' ]; then \
+	  $(RELEASE)/chiasm random-model '$(BENCH_MODEL)' \
+	    --tokenizer Tests/Fixtures/golden/v12-tiny/checkpoint; fi
+	$(RELEASE)/chiasm bench --model '$(BENCH_MODEL)'
+
+proto:
+	protoc-c --proto_path=proto --c_out=Shared/CMessages proto/*.proto
+	mv Shared/CMessages/*.pb-c.h Shared/CMessages/include/
+
+proto-check:
+	@tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	protoc-c --proto_path=proto --c_out="$$tmp" proto/*.proto; \
+	for f in "$$tmp"/*.c; do diff -u "Shared/CMessages/$$(basename "$$f")" "$$f"; done; \
+	for f in "$$tmp"/*.h; do diff -u "Shared/CMessages/include/$$(basename "$$f")" "$$f"; done; \
+	echo 'Shared/CMessages matches proto/'
+
+format:
+	swift format format --in-place --parallel --recursive Package.swift Services Shared Tests
+
+lint:
+	swift format lint --strict --parallel --recursive Package.swift Services Shared Tests
+
+deps:
+	@missing=''; \
+	for p in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' "$$p" 2>/dev/null | grep -q 'ok installed' \
+	    || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
+	  if ! command -v apt-get >/dev/null; then \
+	    echo "Install these libraries with their headers, by their Debian names:$$missing" >&2; \
+	    exit 1; fi; \
+	  sudo=''; if [ "$$(id -u)" != 0 ]; then sudo=sudo; fi; \
+	  echo "Installing:$$missing" >&2; \
+	  $$sudo apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive \
+	    $$sudo apt-get install -y -qq --no-install-recommends $$missing; \
+	fi
+
+swift:
+	@if ! command -v swift >/dev/null; then \
+	  echo 'Chiasm needs Swift 6.2 or later, which is not on the PATH.' >&2; \
+	  echo 'https://www.swift.org/install/linux has it for Debian 12; then run make again.' >&2; \
+	  exit 1; fi

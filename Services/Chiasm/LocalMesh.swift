@@ -1,0 +1,44 @@
+import Checkpoint
+import Mesh
+import Transport
+
+/// How a mesh for one call is cut.
+struct MeshShape {
+  var model: String
+  var visionStages = 1
+  var languageStages = 1
+  var device = "cpu"
+  /// Of every process; nil: all cores.
+  var threads: Int?
+  var cacheTokens: Int?
+}
+
+/// A mesh of processes that lives for one call.
+enum LocalMesh {
+  /// Starts the mesh in a directory of its own, runs `body` with the gateway's address, and
+  /// stops the mesh again, whatever came of it.
+  ///
+  /// - Throws: what is wrong with the model or the services, or what `body` throws.
+  static func run<Result: Sendable>(
+    _ shape: MeshShape, _ body: @escaping @Sendable (Endpoint) async throws -> Result
+  ) async throws -> Result {
+    let configuration = try ModelConfiguration.load(folder: shape.model)
+    var layout = Layout(
+      model: shape.model, visionLayers: configuration.usedVisionLayers,
+      languageLayers: configuration.language.layerCount, visionStages: shape.visionStages,
+      languageStages: shape.languageStages)
+    layout.device = shape.device
+    layout.threads = shape.threads
+    if let tokens = shape.cacheTokens { layout.languageArguments = ["--cache-tokens", "\(tokens)"] }
+    let path = try TemporaryFolder.make(prefix: "chiasm")
+    defer { TemporaryFolder.remove(path) }
+    let directory = RunDirectory(path: path)
+    let options = Supervisor.Options(
+      directory: path, environment: Environment.current, probe: .transport)
+    let supervisor = try Supervisor(file: layout.file(in: directory), options: options)
+    let gateway = try Endpoint(parsing: Layout.gatewayAddress(in: directory))
+    return try await Interruption.cancelling {
+      try await supervisor.run { _ in try await body(gateway) }
+    }
+  }
+}

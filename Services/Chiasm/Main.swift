@@ -1,0 +1,12 @@
+import ArgumentParser
+
+@main
+struct Chiasm: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "chiasm",
+    abstract: "Run, ask and measure InternVL models as a mesh of services.",
+    subcommands: [
+      Up.self, PS.self, Down.self, Health.self, Chat.self, Probe.self, RandomModelCommand.self,
+      Bench.self,
+    ])
+}

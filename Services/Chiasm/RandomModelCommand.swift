@@ -1,0 +1,41 @@
+import ArgumentParser
+import Checkpoint
+import Tensors
+
+/// `chiasm random-model`: a model folder with random weights.
+struct RandomModelCommand: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "random-model",
+    abstract: "Write a model with random weights, to measure speed with.",
+    discussion: """
+      The default shape has 0.7 B parameters: 24 vision layers of 1024 at 448 px, 24 language \
+      layers of 1024, 64,000 rows. Its words mean nothing.
+      """)
+
+  @Argument(help: ArgumentHelp("Folder to write.", valueName: "folder"))
+  var output: String
+
+  @Option(help: ArgumentHelp("Model folder to take the tokenizer from.", valueName: "folder"))
+  var tokenizer: String
+
+  @Option(help: ArgumentHelp("float32 or bfloat16.", valueName: "type"))
+  var type: ScalarType = .bfloat16
+
+  @Option(help: "The same seed gives the same weights.")
+  var seed: UInt64 = 1
+
+  func validate() throws {
+    guard type == .float32 || type == .bfloat16 else {
+      throw ValidationError("--type \(type.rawValue) is not float32 or bfloat16")
+    }
+  }
+
+  func run() throws {
+    try RandomModel.write(
+      RandomModel.benchmarkConfiguration(), seed: seed, scalarType: type, to: output,
+      tokenizerFolder: tokenizer)
+    Terminal.say("wrote \(output)")
+  }
+}
+
+extension ScalarType: @retroactive ExpressibleByArgument {}
