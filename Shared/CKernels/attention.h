@@ -50,7 +50,7 @@ CK_INLINE void add_weighted(
 static void attend_block(
     const float *q, size_t heads, size_t size, const float *keys, const float *values,
     size_t visible, float factor, float *scores, float *maxima, float *sums, float *output) {
-  linear_direct(q, size, heads, keys, false, size, visible, NULL, scores, visible);
+  linear(q, size, heads, keys, false, size, visible, NULL, scores, visible);
   for (size_t head = 0; head < heads; head++, scores += visible, output += size) {
     scale(scores, visible, factor);
     const float before = maxima[head], found = greatest(scores, visible);

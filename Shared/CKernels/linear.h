@@ -6,10 +6,6 @@ typedef uint16_t part_halves __attribute__((ext_vector_type(CK_WIDTH)));
 
 enum { PARTS = 16 / CK_WIDTH, TILE_ROWS = CK_TILE_ROWS, TILE_OUTPUTS = CK_TILE_OUTPUTS };
 
-/// How far ahead of use weights are asked for, in bytes: about the bytes one core streams in
-/// the time memory takes to answer.
-enum { PREFETCH = 1024 };
-
 CK_INLINE part load_float(const float *p) {
   part v;
   memcpy(&v, p, sizeof v);
@@ -78,9 +74,10 @@ CK_INLINE void store_tile(
 }
 
 /// One tile with the operands where they lie; rows and outputs are constants after inlining.
-CK_INLINE void direct_tile(
+/// Asks for the memory at `ahead` on the way, `pace` bytes in a step of sixteen elements.
+CK_INLINE void product_tile(
     const float *x, size_t xStride, size_t rows, const void *weight, bool bfloat16, size_t depth,
-    size_t outputs, const float *bias, float *y, size_t yStride) {
+    size_t outputs, const float *bias, float *y, size_t yStride, const char *ahead, size_t pace) {
   part sums[TILE_ROWS][TILE_OUTPUTS][PARTS];
 #pragma unroll
   for (size_t r = 0; r < rows; r++)
@@ -89,13 +86,14 @@ CK_INLINE void direct_tile(
 #pragma unroll
       for (size_t p = 0; p < PARTS; p++) sums[r][n][p] = (part)0.0f;
 
+  // A step uses up this many lines of weights, and asks for as many.
+  const size_t lines = (outputs * (bfloat16 ? 32 : 64) + 63) / 64, apart = pace / lines;
   size_t k = 0;
   for (; k + 16 <= depth; k += 16) {
 #pragma unroll
-    for (size_t n = 0; n < outputs; n++) {
-      const char *line = (const char *)weight + (n * depth + k) * (bfloat16 ? 2 : 4);
-      __builtin_prefetch(line + PREFETCH, 0, 3);
-    }
+    for (size_t line = 0; line < lines; line++)
+      __builtin_prefetch(ahead + line * apart, 0, 2);
+    ahead += pace;
 #pragma unroll
     for (size_t p = 0; p < PARTS; p++) {
       part weights[TILE_OUTPUTS];
@@ -131,18 +129,25 @@ CK_INLINE void direct_tile(
   store_tile(sums, rows, outputs, bias, y, yStride);
 }
 
-/// All rows against one group of outputs, the group's weights staying in cache.
-CK_INLINE void direct_group(
+/// All rows against one group of outputs, while the weights of the group behind it, if there
+/// is one, come from memory: each pass over a tile of rows asks for its share of them. Many
+/// passes leave the processor's own prefetching time enough.
+CK_INLINE void product_group(
     const float *x, size_t xStride, size_t rows, const void *weight, bool bfloat16, size_t depth,
-    size_t outputs, const float *bias, float *y, size_t yStride) {
+    size_t outputs, const float *bias, float *y, size_t yStride, bool more) {
+  const size_t passes = (rows + TILE_ROWS - 1) / TILE_ROWS, bytes = bfloat16 ? 2 : 4;
+  if (passes > 4) more = false;
+  const size_t pace = more ? outputs * 16 * bytes / passes : 0;
+  const char *ahead = (const char *)weight + (more ? outputs * depth * bytes : 0);
   while (rows > 0) {
     size_t taken = rows < TILE_ROWS ? rows : TILE_ROWS;
     // 7 rows are better taken as 4 + 3 than as 6 + 1.
     if (rows > TILE_ROWS && rows < 2 * TILE_ROWS) taken = (rows + 1) / 2;
     switch (taken) {
-#define CK_ROWS(count)                                                                    \
-  case count:                                                                             \
-    direct_tile(x, xStride, count, weight, bfloat16, depth, outputs, bias, y, yStride);   \
+#define CK_ROWS(count)                                                                         \
+  case count:                                                                                  \
+    product_tile(                                                                              \
+        x, xStride, count, weight, bfloat16, depth, outputs, bias, y, yStride, ahead, pace);   \
     break;
       CK_ROWS(1)
       CK_ROWS(2)
@@ -156,138 +161,44 @@ CK_INLINE void direct_group(
     }
     x += taken * xStride;
     y += taken * yStride;
+    ahead += pace * (depth / 16);
     rows -= taken;
   }
 }
 
-CK_INLINE void direct_all(
+CK_INLINE void product(
     const float *x, size_t xStride, size_t rows, const void *weight, bool bfloat16, size_t depth,
     size_t outputs, const float *bias, float *y, size_t yStride) {
-  const size_t bytes = bfloat16 ? 2 : 4;
+  const char *weights = weight;
+  const size_t rowBytes = depth * (bfloat16 ? 2 : 4);
   size_t n = 0;
   for (; n + TILE_OUTPUTS <= outputs; n += TILE_OUTPUTS)
-    direct_group(
-        x, xStride, rows, (const char *)weight + n * depth * bytes, bfloat16, depth, TILE_OUTPUTS,
-        bias ? bias + n : NULL, y + n, yStride);
+    product_group(
+        x, xStride, rows, weights + n * rowBytes, bfloat16, depth, TILE_OUTPUTS,
+        bias ? bias + n : NULL, y + n, yStride, n + 2 * TILE_OUTPUTS <= outputs);
   for (; n < outputs; n++)
-    direct_group(
-        x, xStride, rows, (const char *)weight + n * depth * bytes, bfloat16, depth, 1,
-        bias ? bias + n : NULL, y + n, yStride);
+    product_group(
+        x, xStride, rows, weights + n * rowBytes, bfloat16, depth, 1, bias ? bias + n : NULL,
+        y + n, yStride, false);
 }
 
-static __attribute__((noinline)) void direct_float(
+static __attribute__((noinline)) void product_of_floats(
     const float *x, size_t xStride, size_t rows, const void *weight, size_t depth, size_t outputs,
     const float *bias, float *y, size_t yStride) {
-  direct_all(x, xStride, rows, weight, false, depth, outputs, bias, y, yStride);
+  product(x, xStride, rows, weight, false, depth, outputs, bias, y, yStride);
 }
 
-static __attribute__((noinline)) void direct_half(
+static __attribute__((noinline)) void product_of_halves(
     const float *x, size_t xStride, size_t rows, const void *weight, size_t depth, size_t outputs,
     const float *bias, float *y, size_t yStride) {
-  direct_all(x, xStride, rows, weight, true, depth, outputs, bias, y, yStride);
+  product(x, xStride, rows, weight, true, depth, outputs, bias, y, yStride);
 }
 
-static void linear_direct(
+static void linear(
     const float *x, size_t xStride, size_t rows, const void *weight, bool bfloat16, size_t depth,
     size_t outputs, const float *bias, float *y, size_t yStride) {
   if (bfloat16)
-    direct_half(x, xStride, rows, weight, depth, outputs, bias, y, yStride);
+    product_of_halves(x, xStride, rows, weight, depth, outputs, bias, y, yStride);
   else
-    direct_float(x, xStride, rows, weight, depth, outputs, bias, y, yStride);
-}
-
-/// Copies `rows` × `depth` elements into panels of `height` rows, sixteen elements of each row
-/// in turn, zeros in place of missing rows and elements.
-CK_INLINE void pack_panels(
-    const void *source, size_t stride, size_t rows, size_t depth, size_t height, bool bfloat16,
-    float *panels) {
-  const size_t steps = (depth + 15) / 16;
-  for (size_t first = 0; first < rows; first += height) {
-    for (size_t r = 0; r < height; r++) {
-      float *into = panels + (first * steps + r) * 16;
-      if (first + r >= rows) {
-        for (size_t s = 0; s < steps; s++) store16(into + s * height * 16, splat(0));
-        continue;
-      }
-      const size_t row = (first + r) * stride;
-      size_t k = 0;
-      for (; k + 16 <= depth; k += 16, into += height * 16)
-#pragma unroll
-        for (size_t p = 0; p < PARTS; p++)
-          store_float(
-              into + p * CK_WIDTH, load_weight(source, row + k + p * CK_WIDTH, bfloat16));
-      if (k < depth) {
-        float lanes[16] = {0};
-        for (size_t i = 0; i < depth - k; i++) lanes[i] = weight_at(source, row + k + i, bfloat16);
-        memcpy(into, lanes, sizeof lanes);
-      }
-    }
-  }
-}
-
-static void linear_packed(
-    const float *x, size_t xStride, size_t rows, const void *weight, bool bfloat16, size_t depth,
-    size_t outputs, const float *bias, float *y, size_t yStride, float *scratch) {
-  float *xPanels = scratch;
-  float *weightPanels = xPanels + CK_PACKED_ROWS * CK_PACKED_DEPTH;
-  float *kept = weightPanels + CK_PACKED_OUTPUTS * CK_PACKED_DEPTH;
-  const size_t tileFloats = TILE_ROWS * TILE_OUTPUTS * 16;
-  const size_t weightBytes = bfloat16 ? 2 : 4;
-
-  size_t from = 0;
-  do {
-    const size_t length = depth - from < CK_PACKED_DEPTH ? depth - from : CK_PACKED_DEPTH;
-    const size_t steps = (length + 15) / 16;
-    const bool first = from == 0, last = from + length == depth;
-    pack_panels(x + from, xStride, rows, length, TILE_ROWS, false, xPanels);
-    const void *weights = (const char *)weight + from * weightBytes;
-    if (bfloat16)
-      pack_panels(weights, depth, outputs, length, TILE_OUTPUTS, true, weightPanels);
-    else
-      pack_panels(weights, depth, outputs, length, TILE_OUTPUTS, false, weightPanels);
-
-    float *lanes = kept;
-    for (size_t n = 0; n < outputs; n += TILE_OUTPUTS) {
-      const float *weightPanel = weightPanels + n * steps * 16;
-      for (size_t r = 0; r < rows; r += TILE_ROWS, lanes += tileFloats) {
-        const float *xStep = xPanels + r * steps * 16;
-        const float *weightStep = weightPanel;
-        part sums[TILE_ROWS][TILE_OUTPUTS][PARTS];
-        if (first)
-          memset(sums, 0, sizeof sums);
-        else
-          memcpy(sums, lanes, sizeof sums);
-        for (size_t s = 0; s < steps; s++) {
-#pragma unroll
-          for (size_t p = 0; p < PARTS; p++) {
-            part weights[TILE_OUTPUTS];
-#pragma unroll
-            for (size_t c = 0; c < TILE_OUTPUTS; c++)
-              weights[c] = load_float(weightStep + c * 16 + p * CK_WIDTH);
-#pragma unroll
-            for (size_t t = 0; t < TILE_ROWS; t++) {
-              part factor = load_float(xStep + t * 16 + p * CK_WIDTH);
-#pragma unroll
-              for (size_t c = 0; c < TILE_OUTPUTS; c++)
-                sums[t][c][p] = __builtin_elementwise_fma(factor, weights[c], sums[t][c][p]);
-            }
-          }
-          xStep += TILE_ROWS * 16;
-          weightStep += TILE_OUTPUTS * 16;
-        }
-        if (!last) {
-          memcpy(lanes, sums, sizeof sums);
-          continue;
-        }
-        const size_t tileRows = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-        const size_t tileOutputs = outputs - n < TILE_OUTPUTS ? outputs - n : TILE_OUTPUTS;
-        const float *tileBias = bias ? bias + n : NULL;
-        if (tileRows == TILE_ROWS && tileOutputs == TILE_OUTPUTS)
-          store_tile(sums, TILE_ROWS, TILE_OUTPUTS, tileBias, y + r * yStride + n, yStride);
-        else
-          store_tile(sums, tileRows, tileOutputs, tileBias, y + r * yStride + n, yStride);
-      }
-    }
-    from += length;
-  } while (from < depth);
+    product_of_floats(x, xStride, rows, weight, depth, outputs, bias, y, yStride);
 }

@@ -21,8 +21,7 @@
 
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
-    .linear_direct = linear_direct,
-    .linear_packed = linear_packed,
+    .linear = linear,
     .widen = widen,
     .add_bias = add_bias,
     .rms_norm = rms_norm,

@@ -1,4 +1,3 @@
-import CKernels
 import COpenBLAS
 import Tensors
 
@@ -7,8 +6,9 @@ import Tensors
 /// Rows that are ``RowGrouping/independent`` go through our own kernels, since a BLAS picks its
 /// blocking, and with it the order of a sum, by the number of rows: a token would get other
 /// bits in a batch than alone, and a stream could change with its neighbours. Here every
-/// element is the same dot product of sixteen lanes, whatever tile it falls in. Few rows read
-/// the weights in place, once, at the speed of memory; many rows go through packed panels.
+/// element is the same dot product of sixteen lanes, whatever tile it falls in. Weights are read
+/// where they lie: a token's step at the speed of memory, a prompt's rows at most of the speed
+/// of arithmetic, since both operands run along the depth.
 ///
 /// Rows that stay ``RowGrouping/together`` go to OpenBLAS, in blocks of columns whose size does
 /// not depend on the number of threads, so that the sums do not either. OpenBLAS itself gets
@@ -39,17 +39,12 @@ enum Linear {
       withExtendedLifetime((x.storage, weight.storage, y.storage)) {
         if grouping == .together && depth > 0 {
           product.throughBLAS(on: device)
-        } else if rows <= directRows {
-          product.direct(on: device)
         } else {
-          product.packed(on: device)
+          product.throughLanes(on: device)
         }
       }
     }
   }
-
-  /// Up to this many rows, reading weights in place costs less than packing them.
-  private static let directRows = 12
 }
 
 /// One product, shapes checked.
@@ -69,34 +64,35 @@ private struct Product {
     weight + output * depth * weightBytes
   }
 
-  func direct(on device: CPUDevice) {
-    // Enough weights in a tile to outweigh handing it out, few enough to share them evenly.
-    let bytesPerTile = 131_072
-    let width = max(1, bytesPerTile / max(depth * weightBytes, 1) / 4) * 4
-    device.pool.parallel((outputs + width - 1) / width) { tile, _ in
-      let first = tile * width
-      device.kernels.linear_direct(
-        x, depth, rows, weightRow(first), halves, depth, min(width, outputs - first),
-        bias.map { $0 + first }, y + first, outputs)
+  func throughLanes(on device: CPUDevice) {
+    let (height, width) = (bandHeight, columnWidth(threads: device.pool.threadCount))
+    let bands = (rows + height - 1) / height
+    let columns = (outputs + width - 1) / width
+    // Bands of the same columns follow each other, while their weights are in the last cache.
+    device.pool.parallel(bands * columns) { tile, _ in
+      let (column, band) = tile.quotientAndRemainder(dividingBy: bands)
+      let (first, top) = (column * width, band * height)
+      device.kernels.linear(
+        x + top * depth, depth, min(height, rows - top), weightRow(first), halves, depth,
+        min(width, outputs - first), bias.map { $0 + first }, y + top * outputs + first, outputs)
     }
   }
 
-  func packed(on device: CPUDevice) {
-    let width = Int(CK_PACKED_OUTPUTS)
-    let limit = Int(CK_PACKED_ROWS)
+  /// Rows of x that stay in a core's cache while weights pass by; at least enough of them to
+  /// make good the passing.
+  private var bandHeight: Int {
+    let limit = max(24, 262_144 / max(depth * 4, 1) / 6 * 6)
     let bands = (rows + limit - 1) / limit
-    // Bands of equal height, in whole register tiles of 3 or 6 rows.
-    let height = ((rows + bands - 1) / bands + 5) / 6 * 6
-    let columns = (outputs + width - 1) / width
-    device.pool.parallel(bands * columns) { tile, scratch in
-      let (column, band) = tile.quotientAndRemainder(dividingBy: bands)
-      let (first, top) = (column * width, band * height)
-      guard top < rows else { return }
-      device.kernels.linear_packed(
-        x + top * depth, depth, min(height, rows - top), weightRow(first), halves, depth,
-        min(width, outputs - first), bias.map { $0 + first }, y + top * outputs + first, outputs,
-        scratch.floats(Int(CK_PACKED_SCRATCH)))
-    }
+    // Of equal height, in whole register tiles of 3 or 6 rows.
+    return ((rows + bands - 1) / bands + 5) / 6 * 6
+  }
+
+  /// Outputs whose weights make a tile: many, so that reading them seldom starts anew, yet few
+  /// enough to give every thread its share.
+  private func columnWidth(threads: Int) -> Int {
+    let rowBytes = max(depth * weightBytes, 1)
+    let bytes = min(max(outputs * rowBytes / (8 * threads), 65_536), 1_048_576)
+    return max(1, bytes / rowBytes / 4) * 4
   }
 
   func throughBLAS(on device: CPUDevice) {

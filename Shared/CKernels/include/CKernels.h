@@ -18,20 +18,13 @@
 typedef struct {
   const char *_Nonnull name;
 
-  /// y[r][n] = Σ_k x[r][k] · weight[n][k] (+ bias[n]), weights read in place: for few rows.
-  /// weight is [outputs, depth] without gaps, bfloat16 if `bfloat16`, else float32.
-  void (*_Nonnull linear_direct)(
+  /// y[r][n] = Σ_k x[r][k] · weight[n][k] (+ bias[n]), for as many rows as the caller wants to
+  /// keep in its cache. weight is [outputs, depth] without gaps, bfloat16 if `bfloat16`, else
+  /// float32; it is read once, in place.
+  void (*_Nonnull linear)(
       const float *_Nonnull x, size_t xStride, size_t rows, const void *_Nonnull weight,
       bool bfloat16, size_t depth, size_t outputs, const float *_Nullable bias,
       float *_Nonnull y, size_t yStride);
-
-  /// The same result, through panels of x and weight copied into `scratch`: for many rows.
-  /// At most CK_PACKED_ROWS rows and CK_PACKED_OUTPUTS outputs; scratch has
-  /// CK_PACKED_SCRATCH floats, aligned to 64 bytes.
-  void (*_Nonnull linear_packed)(
-      const float *_Nonnull x, size_t xStride, size_t rows, const void *_Nonnull weight,
-      bool bfloat16, size_t depth, size_t outputs, const float *_Nullable bias,
-      float *_Nonnull y, size_t yStride, float *_Nonnull scratch);
 
   /// y[i] = the bfloat16 x[i], exactly.
   void (*_Nonnull widen)(const uint16_t *_Nonnull x, size_t count, float *_Nonnull y);
@@ -83,14 +76,6 @@ typedef struct {
   /// y[i] = exp(x[i]); y may be x.
   void (*_Nonnull exponential)(const float *_Nonnull x, size_t count, float *_Nonnull y);
 } ck_kernels;
-
-enum {
-  CK_PACKED_ROWS = 96,
-  CK_PACKED_OUTPUTS = 64,
-  CK_PACKED_DEPTH = 512,
-  CK_PACKED_SCRATCH = CK_PACKED_ROWS * CK_PACKED_DEPTH + CK_PACKED_OUTPUTS * CK_PACKED_DEPTH +
-                      CK_PACKED_ROWS * CK_PACKED_OUTPUTS * 16,
-};
 
 typedef enum { CK_PLAIN, CK_AVX2, CK_AVX512 } ck_path;
 
