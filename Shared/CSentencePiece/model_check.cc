@@ -206,29 +206,47 @@ std::string CheckRules(std::string_view rules) {
   const auto label = [](uint32_t unit) { return unit & ((1u << 31) | 0xff); };
   const auto has_leaf = [](uint32_t unit) { return (unit >> 8 & 1) == 1; };
 
-  struct Node {
+  // Depth first. Words with a common ending share its nodes, so a node may have several parents.
+  struct Visit {
     size_t unit;
-    int leaves;  // on the way from the root to here
+    uint32_t next_byte;
   };
-  std::vector<bool> seen(units.size(), false);
-  std::vector<Node> open = {{0, 0}};
-  while (!open.empty()) {
-    Node node = open.back();
-    open.pop_back();
-    if (seen[node.unit]) return broken;  // a cycle, or a node of two parents
-    seen[node.unit] = true;
-    const uint32_t unit = units[node.unit];
-    const size_t base = node.unit ^ offset(unit);
+  constexpr int kUnseen = -1, kOpen = -2;
+  std::vector<int> leaves(units.size(), kUnseen);  // most on a way down from here, here included
+  std::vector<Visit> path;
+  const auto enter = [&](size_t index) {
+    const uint32_t unit = units[index];
+    const size_t base = index ^ offset(unit);
     // Any byte of a text may be tried as a label.
-    if ((base | 0xff) >= units.size()) return broken;
-    if (node.unit != 0 && has_leaf(unit)) {
-      if ((units[base] & 0x7fffffff) >= replacements.size()) return broken;
-      if (++node.leaves > kMaxNestedRules) return broken;
+    if ((base | 0xff) >= units.size()) return false;
+    if (has_leaf(unit) && (units[base] & 0x7fffffff) >= replacements.size()) return false;
+    leaves[index] = kOpen;
+    path.push_back({index, 0});
+    return true;
+  };
+  std::vector<int> best(1, 0);  // for each node of the path, of its children seen so far
+  if (!enter(0)) return broken;
+  while (!path.empty()) {
+    Visit &visit = path.back();
+    const uint32_t unit = units[visit.unit];
+    if (visit.next_byte == 256) {
+      const int total = best.back() + (has_leaf(unit) ? 1 : 0);
+      if (total > kMaxNestedRules) return broken;
+      leaves[visit.unit] = total;
+      path.pop_back();
+      best.pop_back();
+      if (!best.empty()) best.back() = std::max(best.back(), total);
+      continue;
     }
-    for (uint32_t byte = 0; byte < 256; ++byte) {
-      const size_t child = base ^ byte;
-      if (label(units[child]) == byte && !(byte == 0 && has_leaf(unit)) && child != 0)
-        open.push_back({child, node.leaves});
+    const uint32_t byte = visit.next_byte++;
+    const size_t child = visit.unit ^ offset(unit) ^ byte;
+    if (label(units[child]) != byte || (byte == 0 && has_leaf(unit))) continue;
+    if (leaves[child] == kOpen) return broken;  // a cycle
+    if (leaves[child] >= 0) {
+      best.back() = std::max(best.back(), leaves[child]);
+    } else {
+      if (!enter(child)) return broken;
+      best.push_back(0);
     }
   }
   return IsUTF8(replacements) ? "" : broken;
