@@ -65,8 +65,9 @@ static void on_message(j_common_ptr info, int level) {
     case JWRN_JPEG_EOF:
       self->ended_early = 1;
       // The bit reader looks ahead, so a single scan that lacks only its end marker also
-      // comes here. In the other case JWRN_HIT_MARKER follows.
-      missing = self->multiple_scans;
+      // comes here. In the other case JWRN_HIT_MARKER follows, but not from the arithmetic
+      // decoder, for which the missing bytes are zeros that the encoder left out.
+      missing = self->multiple_scans || self->info.arith_code;
       break;
     case JWRN_HIT_MARKER:
     case JWRN_HUFF_BAD_CODE:

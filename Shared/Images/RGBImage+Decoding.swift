@@ -4,9 +4,12 @@ import CImageCodec
 public enum TruncatedPictures: Sendable, Hashable {
   /// ``ImagesError/truncated(_:rowsRead:height:)``: nobody gets an answer about half a picture.
   case reject
-  /// The rest is filled as Pillow does with `LOAD_TRUNCATED_IMAGES`, as the reference's
-  /// training does: black in a PNG, whatever libjpeg makes of missing coefficients in a JPEG.
-  /// A JPEG damaged in the middle is taken too.
+  /// The rest is filled, as the reference's training does with Pillow's
+  /// `LOAD_TRUNCATED_IMAGES`: zero samples in a PNG, what libjpeg makes of missing coefficients
+  /// in a JPEG. A JPEG damaged in the middle is taken too.
+  ///
+  /// The bytes are Pillow's for PNG and for JPEG of one Huffman-coded scan; what Pillow gives
+  /// for the head of a progressive or arithmetic-coded one depends on how it reads the file.
   case fill
 }
 

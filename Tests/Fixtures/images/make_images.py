@@ -196,6 +196,17 @@ def write_jpegs():
     with_alpha(scene(120, 90)).save(HERE / "scene-alpha.png", optimize=True)
 
 
+# --- Bombs
+
+def write_bombs():
+    """Text and a profile of 16 MB each, in 16 kB."""
+    data = zlib.compress(bytes(16 << 20), 9)
+    chunks = (chunk(b"iCCP", b"profile\0\0" + data) + chunk(b"zTXt", b"Comment\0\0" + data)
+              + chunk(b"iTXt", b"Comment\0\1\0\0\0" + data))
+    (HERE / "bombs").mkdir(exist_ok=True)
+    (HERE / "bombs" / "chunks.png").write_bytes(png(2, 2, 8, 2, chunks=chunks))
+
+
 # --- What Pillow makes of them
 
 def digest(picture):
@@ -217,17 +228,18 @@ def describe(path, sizes):
 
 
 def main():
-    assert hasattr(Image.Image, "resize") and int(Image.__version__.split(".")[0]) >= 13
+    assert int(Image.__version__.split(".")[0]) >= 13
     write_pngs()
     write_jpegs()
+    write_bombs()
     files = {}
     for path in sorted([*HERE.glob("*.png"), *HERE.glob("*.jpg")]):
-        sizes = [(448, 448), (7, 5)]
+        sizes = [(56, 48), (7, 5)]
         if path.stem.startswith("scene"):
             width, height = Image.open(path).size
-            sizes += [(56, 56), (1, 1), (width, height), (width, 100), (100, height), (640, 31),
-                      (31, 640), (width - 1, height - 3), (width - 1, height - 2), (900, 700),
-                      (width * 2, height * 2), (width // 2, height // 2), (3, height - 1)]
+            sizes += [(448, 448), (1, 1), (width, height), (width, 100), (100, height), (640, 31),
+                      (31, 640), (width - 1, height - 3), (width - 1, height - 2), (490, 370),
+                      (width // 2, height // 2), (3, height - 1)]
         files[path.name] = describe(path, sizes)
     versions = {"pillow": Image.__version__, "libjpeg_turbo": features.version("libjpeg_turbo")}
     text = json.dumps({"versions": versions, "files": files}, indent=1)
