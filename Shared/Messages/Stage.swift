@@ -44,6 +44,8 @@ public struct StageDescription: Message {
   public var busyMicroseconds: Int = 0
   /// SHA-256 of config.json: all stages of a mesh must agree.
   public var modelDigest: String = ""
+  /// Positions are handed out in blocks of this many.
+  public var cacheBlockTokens: Int = 0
 
   public init() {}
 
@@ -118,6 +120,10 @@ extension StageDescription: CodedMessage {
       busyMicroseconds = try Read.integer(c.busy_microseconds, "StageDescription.busy_microseconds")
     }
     modelDigest = try Read.string(c.model_digest, "StageDescription.model_digest") ?? ""
+    if c.has_cache_block_tokens != 0 {
+      cacheBlockTokens = try Read.integer(
+        c.cache_block_tokens, "StageDescription.cache_block_tokens")
+    }
   }
 
   func fill(_ c: inout Chiasm__V1__StageDescription, _ memory: BumpMemory) {
@@ -146,6 +152,9 @@ extension StageDescription: CodedMessage {
       (c.has_busy_microseconds, c.busy_microseconds) = (1, UInt64(clamping: busyMicroseconds))
     }
     if !modelDigest.isEmpty { c.model_digest = memory.string(modelDigest) }
+    if cacheBlockTokens != 0 {
+      (c.has_cache_block_tokens, c.cache_block_tokens) = (1, UInt32(clamping: cacheBlockTokens))
+    }
   }
 }
 
