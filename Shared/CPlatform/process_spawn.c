@@ -233,7 +233,18 @@ int chiasm_process_wake(void) {
   return descriptor < 0 ? -errno : descriptor;
 }
 
-void chiasm_thread_name(const char *name) { prctl(PR_SET_NAME, name); }
+void chiasm_thread_prepare(const char *name) {
+  prctl(PR_SET_NAME, name);
+  sigset_t blocked;
+  sigfillset(&blocked);
+  // A thread's own faults cannot wait.
+  sigdelset(&blocked, SIGSEGV);
+  sigdelset(&blocked, SIGBUS);
+  sigdelset(&blocked, SIGFPE);
+  sigdelset(&blocked, SIGILL);
+  sigdelset(&blocked, SIGTRAP);
+  pthread_sigmask(SIG_SETMASK, &blocked, NULL);
+}
 
 void chiasm_error_text(int code, char *text, size_t count) {
   // strerror_r comes in two kinds, and which one depends on macros; this one does not.

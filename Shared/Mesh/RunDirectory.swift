@@ -96,7 +96,8 @@ public struct RunDirectory: Equatable, Sendable {
     guard close(descriptor) == 0 else { throw .noSpace(path: file) }
   }
 
-  /// Removes every socket in the directory. Only for the holder of its lock.
+  /// Removes every socket in the directory, and the locks that listeners keep beside them. Only
+  /// for the holder of the directory's own lock.
   func removeSockets() {
     guard let directory = opendir(path) else { return }
     defer { closedir(directory) }
@@ -106,7 +107,8 @@ public struct RunDirectory: Equatable, Sendable {
       }
       var info = stat()
       let file = "\(path)/\(name)"
-      if lstat(file, &info) == 0, info.st_mode & S_IFMT == S_IFSOCK { unlink(file) }
+      guard lstat(file, &info) == 0 else { continue }
+      if info.st_mode & S_IFMT == S_IFSOCK || name.hasSuffix(".sock.lock") { unlink(file) }
     }
   }
 

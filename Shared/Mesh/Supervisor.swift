@@ -82,6 +82,7 @@ public actor Supervisor {
   public func run<Value: Sendable>(
     _ body: @escaping @Sendable (Supervisor) async throws -> Value
   ) async throws -> Value {
+    defer { eventSource.finish() }
     try open()
     defer { close() }
     let result = await withTaskGroup(of: RunStep<Value>.self) { group in
@@ -173,7 +174,6 @@ public actor Supervisor {
     unlink(directory.statePath)
     lock?.release()
     lock = nil
-    eventSource.finish()
   }
 
   private func writeState() throws(MeshError) {

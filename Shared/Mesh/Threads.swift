@@ -26,7 +26,7 @@ enum Threads {
       { context in
         guard let context else { return nil }
         let work = Unmanaged<Work>.fromOpaque(context).takeRetainedValue()
-        chiasm_thread_name(work.name)
+        chiasm_thread_prepare(work.name)
         work.body()
         return nil
       }, work.toOpaque())

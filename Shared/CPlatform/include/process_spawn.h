@@ -64,8 +64,9 @@ void chiasm_guard_forget(int guard, pid_t child);
 int chiasm_process_pipe(int ends[2]);
 // A non-blocking eventfd that is closed on exec, or -errno.
 int chiasm_process_wake(void);
-// Names the calling thread; the system keeps 15 bytes.
-void chiasm_thread_name(const char *name);
+// Names the calling thread (the system keeps 15 bytes) and keeps signals away from it: those
+// sent to the process are for others, and a write into a broken pipe just fails.
+void chiasm_thread_prepare(const char *name);
 // The system's words for an error number.
 void chiasm_error_text(int code, char *text, size_t count);
 
