@@ -12,6 +12,9 @@ import Testing
   import Musl
 #endif
 
+/// Swift Testing has a type of that name, too.
+typealias Attachment = Transport.Attachment
+
 /// Lines and other things noted from several threads.
 final class Notes<Note: Sendable>: Sendable {
   private let notes = Mutex<[Note]>([])
