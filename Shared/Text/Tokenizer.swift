@@ -5,8 +5,9 @@
 /// Where two ids are possible for a text, the reference's is chosen. One deviation: of added tokens
 /// that overlap, the leftmost and there the longest one counts; the reference sometimes loses one.
 public final class Tokenizer: Sendable {
-  /// Longest text that is encoded; SentencePiece needs some 100 bytes of memory for each.
-  public static let maximumTextBytes = 16 << 20
+  /// Longest text that is encoded. SentencePiece takes some 250 bytes of memory for each, and a
+  /// second for all; a context of 4,096 tokens is far shorter.
+  public static let maximumTextBytes = 1 << 20
 
   let model: SentencePieceModel
   let vocabulary: Vocabulary

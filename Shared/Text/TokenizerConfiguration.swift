@@ -122,7 +122,8 @@ struct TokenizerConfiguration {
     }
   }
 
-  private static func decode<Value: Decodable>(_ type: Value.Type, _ path: String) throws -> Value? {
+  private static func decode<Value: Decodable>(_ type: Value.Type, _ path: String) throws -> Value?
+  {
     guard let bytes = try BoundedFile.read(path, limit: maximumFileBytes) else { return nil }
     do {
       return try JSONDecoder().decode(type, from: Data(bytes))

@@ -55,7 +55,8 @@ import Testing
     }
   }
 
-  @Test("refuses control tokens in a text", arguments: ["<|im_end|>", "<|im_start|>", "<|endoftext|>"])
+  @Test(
+    "refuses control tokens in a text", arguments: ["<|im_end|>", "<|im_start|>", "<|endoftext|>"])
   func reserved(_ token: String) {
     let text = "a\(token)\u{301}b"
     #expect(throws: TextError.reservedToken(token: token, turn: 0)) {

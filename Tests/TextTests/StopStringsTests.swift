@@ -46,9 +46,10 @@ import Testing
   func agrees(_ seed: UInt64) {
     var draw = SeededGenerator(state: seed)
     func word(_ length: ClosedRange<Int>) -> String {
-      String((0..<Int.random(in: length, using: &draw)).map { _ in
-        ["a", "b", "é"].randomElement(using: &draw) ?? "a"
-      })
+      String(
+        (0..<Int.random(in: length, using: &draw)).map { _ in
+          ["a", "b", "é"].randomElement(using: &draw) ?? "a"
+        })
     }
     for _ in 0..<100 {
       let stops = (0..<3).map { _ in word(1...4) }

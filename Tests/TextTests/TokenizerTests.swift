@@ -75,9 +75,15 @@ import Testing
   @Test func encodesTheGoldenPrompt() throws {
     struct Golden: Decodable {
       var query: String
-      var input_ids: [Int]
+      var inputIDs: [Int]
       var greedy: [Int]
-      var greedy_text: String
+      var greedyText: String
+
+      enum CodingKeys: String, CodingKey {
+        case query, greedy
+        case inputIDs = "input_ids"
+        case greedyText = "greedy_text"
+      }
     }
     let data = try Data(
       contentsOf: URL(filePath: Fixtures.path("golden/v12-tiny/expected.json")))
@@ -92,11 +98,11 @@ import Testing
         == golden.query.replacing(
           "<IMG_CONTEXT>*4", with: String(repeating: "<IMG_CONTEXT>", count: 4)))
     let ids = try tokenizer.encode(prompt)
-    #expect(ids == golden.input_ids)
+    #expect(ids == golden.inputIDs)
     let context = try #require(tokenizer.id(of: "<IMG_CONTEXT>"))
     try ImagePlaceholders.check(ids, contextID: context, rows: [4])
     #expect(
-      tokenizer.decode(golden.greedy, skippingSpecialTokens: false) == golden.greedy_text)
+      tokenizer.decode(golden.greedy, skippingSpecialTokens: false) == golden.greedyText)
     #expect(ChatTemplate.hermes2.stopIDs(tokenizer) == [2, 6, 7])
   }
 
