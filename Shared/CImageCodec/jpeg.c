@@ -201,7 +201,8 @@ chiasm_image_status chiasm_jpeg_decode(
   while (self.info.output_scanline < height) {
     uint8_t *row = rgb + 3 * width * self.info.output_scanline;
     JSAMPROW output = four ? line[0] : row;
-    if (jpeg_read_scanlines(&self.info, &output, 1) != 1) continue;
+    // A source in memory never makes libjpeg wait, so no line means no progress.
+    if (jpeg_read_scanlines(&self.info, &output, 1) != 1) leave(&self, CHIASM_IMAGE_DAMAGED);
     if (four) inverted_cmyk_to_rgb(line[0], row, width);
   }
   report->rows_read = (uint32_t)height;

@@ -20,7 +20,8 @@ import Testing
   @Test(
     "Other formats are named",
     arguments: [
-      ("GIF89a", ImageFormat.gif), ("RIFF\u{1}\u{2}\u{3}\u{4}WEBPVP8 ", .webP), ("BM12345678", .bmp),
+      ("GIF89a", ImageFormat.gif), ("RIFF\u{1}\u{2}\u{3}\u{4}WEBPVP8 ", .webP),
+      ("BM12345678", .bmp),
       ("\0\0\0\u{18}ftypheic\0\0\0\0", .heic), ("\0\0\0\u{1c}ftypavif\0\0\0\0", .avif),
       ("\0\0\0\u{18}ftypmif1\0\0\0\0", .heic), ("II*\0\0\0\0\0", .tiff), ("MM\0*\0\0\0\0", .tiff),
       ("\0\0\0\u{0C}jP  \r\n", .jpeg2000), ("\0\0\0\u{0C}JXL \r\n", .jpegXL), ("%PDF-1.7", .pdf),
@@ -45,7 +46,8 @@ import Testing
   func garbage(seed: UInt64) throws {
     var random = SeededRandom(seed)
     let garbage = (0..<200).map { _ in UInt8.random(in: 0...255, using: &random) }
-    for start in [[0xFF, 0xD8, 0xFF], [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]] as [[UInt8]] {
+    for start in [[0xFF, 0xD8, 0xFF], [0x89, 0x50, 0x4E, 0x47, 0x0D, 0x0A, 0x1A, 0x0A]] as [[UInt8]]
+    {
       switch try #require(failure(start + garbage)) {
       case .malformed, .truncated, .unsupportedVariant, .damaged: break
       case let other: Issue.record("\(other)")
@@ -127,7 +129,8 @@ import Testing
     }
     #expect(rows < 100)
     #expect(
-      failure(PNGBytes.file(width: 9000, height: 9000)) == .truncated(.png, rowsRead: 0, height: 9000)
+      failure(PNGBytes.file(width: 9000, height: 9000))
+        == .truncated(.png, rowsRead: 0, height: 9000)
     )
   }
 

@@ -46,7 +46,8 @@ import Testing
   func onePixel() {
     let image = RGBImage(width: 1, height: 1, pixels: [3, 200, 77])
     let grown = image.resized(width: 50, height: 3)
-    #expect(grown == RGBImage(width: 50, height: 3, filledWith: .init(red: 3, green: 200, blue: 77)))
+    #expect(
+      grown == RGBImage(width: 50, height: 3, filledWith: .init(red: 3, green: 200, blue: 77)))
   }
 
   @Test("The passes change places where the height shrinks by more than twice the width's loss")
