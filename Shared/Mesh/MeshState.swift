@@ -1,9 +1,10 @@
+import Glibc
+
 #if canImport(FoundationEssentials)
   import FoundationEssentials
 #else
   import Foundation
 #endif
-import Glibc
 
 /// What a supervisor writes down about its mesh, as `mesh.json` in the run directory.
 public struct MeshState: Codable, Sendable, Equatable {

@@ -47,14 +47,14 @@ public actor Supervisor {
   public nonisolated let directory: RunDirectory
 
   private let file: ComposeFile
-  private let options: Options
-  private let eventSource: AsyncStream<MeshEvent>.Continuation
+  let options: Options
+  let eventSource: AsyncStream<MeshEvent>.Continuation
   /// In start order.
-  private var entries: [ServiceEntry]
+  var entries: [ServiceEntry]
   private var changeSources: [AsyncStream<Void>.Continuation] = []
   private var lock: RunLock?
-  private var guardProcess: (id: pid_t, pipe: Int32)?
-  private var isStopping = false
+  var guardProcess: (id: pid_t, pipe: Int32)?
+  var isStopping = false
 
   /// Finds programs and addresses; starts nothing.
   ///
@@ -192,7 +192,7 @@ public actor Supervisor {
 
   // MARK: Waiting
 
-  private func changed() {
+  func changed() {
     // The state file is for others to look at: a mesh that works goes on without it.
     try? writeState()
     changeSources.removeAll { source in
@@ -305,7 +305,7 @@ public actor Supervisor {
       case watchEnded
     }
     let prepared = entries[index].prepared
-    let bridge = options.probe.bridge
+    let bridge = bridge(prepared, child)
     return await withTaskGroup(of: Outcome.self) { group in
       group.addTask {
         _ = await child.exit()
@@ -315,23 +315,16 @@ public actor Supervisor {
         let complaint = await self.watchHealth(index, child)
         return complaint.map { .complaint($0) } ?? .watchEnded
       }
-      if let streams = child.standardStreams, let address = prepared.address {
-        group.addTask {
-          do {
-            try await bridge(address, streams.output, streams.input)
-            return .watchEnded
-          } catch is CancellationError {
-            return .watchEnded
-          } catch {
-            return .complaint(HealthComplaint(seconds: 0, reason: "its bridge failed: \(error)"))
-          }
-        }
+      if let bridge {
+        group.addTask { await bridge.value.map { .complaint($0) } ?? .watchEnded }
       }
       var complaint: HealthComplaint?
       for await outcome in group {
         switch outcome {
         case .watchEnded: break
-        case .exited: group.cancelAll()
+        case .exited:
+          bridge?.cancel()
+          group.cancelAll()
         case .complaint(let found):
           complaint = complaint ?? found
           child.terminate(grace: prepared.service.stopGracePeriod)
@@ -341,90 +334,22 @@ public actor Supervisor {
     }
   }
 
-  /// Checks until the process has ended. Returns a complaint when it is not healthy in time.
-  private func watchHealth(_ index: Int, _ child: ChildProcess) async -> HealthComplaint? {
-    let prepared = entries[index].prepared
-    if prepared.check == .none { return nil }
-    let timing = prepared.timing
-    let begin = ContinuousClock.now
-    // What Docker allows: the start period, then so many failures in a row.
-    let limit = timing.startPeriod + timing.interval * timing.retries
-    var failures = 0
-    while !Task.isCancelled {
-      let reason = await check(prepared)
-      guard !Task.isCancelled, entries[index].child === child else { return nil }
-      if let reason {
-        failures += 1
-        let elapsed = begin.duration(to: .now)
-        if entries[index].healthySince == nil {
-          if elapsed >= limit {
-            return HealthComplaint(seconds: Int(elapsed.components.seconds), reason: reason)
-          }
-        } else if failures == timing.retries, entries[index].state == .healthy {
-          entries[index].state = .unhealthy
-          eventSource.yield(.unhealthy(service: entries[index].name, reason: reason))
-          changed()
-        }
-      } else {
-        failures = 0
-        markHealthy(index)
-      }
-      let pause =
-        entries[index].healthySince == nil
-        ? min(timing.startInterval, timing.interval) : timing.interval
-      try? await Task.sleep(for: pause)
-    }
-    return nil
-  }
-
-  private func markHealthy(_ index: Int) {
-    guard !isStopping, entries[index].state != .healthy else { return }
-    entries[index].state = .healthy
-    entries[index].healthySince = entries[index].healthySince ?? .now
-    entries[index].hasBeenHealthy = true
-    eventSource.yield(.healthy(service: entries[index].name))
-    changed()
-  }
-
-  /// nil: healthy; else why not.
-  private nonisolated func check(_ prepared: PreparedService) async -> String? {
-    switch prepared.check {
-    case .none: return nil
-    case .address(let address):
+  /// Makes a service's standard streams reachable at its address. Not a part of the supervising
+  /// task: when that is cancelled, services that stop first may still need this one.
+  private nonisolated func bridge(
+    _ prepared: PreparedService, _ child: ChildProcess
+  ) -> Task<HealthComplaint?, Never>? {
+    guard let streams = child.standardStreams, let address = prepared.address else { return nil }
+    let bridge = options.probe.bridge
+    return Task {
       do {
-        try await options.probe.check(address, prepared.timing.timeout)
+        try await bridge(address, streams.output, streams.input)
         return nil
       } catch {
-        return "\(error)"
+        if Task.isCancelled { return nil }
+        return HealthComplaint(seconds: 0, reason: "its bridge failed: \(error)")
       }
-    case .command(let program, let arguments):
-      return await run(
-        check: ChildProcess.Command(
-          program: program, arguments: arguments, environment: options.environment,
-          directory: prepared.directory, timeLimit: prepared.timing.timeout))
     }
-  }
-
-  private nonisolated func run(check command: ChildProcess.Command) async -> String? {
-    var command = command
-    command.environment["CHIASM_RUN"] = directory.path
-    let lines = LineRing()
-    let pipe = await guardProcess?.pipe ?? -1
-    let child: ChildProcess
-    do {
-      child = try ChildProcess.start(command, guardPipe: pipe) { _, line in lines.append(line) }
-    } catch {
-      return "its healthcheck \(command.program) cannot be started: \(error)"
-    }
-    let status = await withTaskCancellationHandler {
-      await child.exit()
-    } onCancel: {
-      child.terminate(grace: .zero)
-    }
-    if status.isSuccess { return nil }
-    let said = lines.all.suffix(3).joined(separator: "; ")
-    let what = "its healthcheck \(command.arguments.joined(separator: " ")) \(status)"
-    return said.isEmpty ? what : "\(what): \(said)"
   }
 
   private func record(exit status: ExitStatus, of index: Int) {

@@ -244,43 +244,108 @@ import Testing
     ("privileged: true", .unknownKey("privileged", of: "service a", nearest: nil)),
     ("image: a", .missingKey("command", of: "service a")),
     ("command: []", .missingKey("command", of: "service a")),
-    ("command: [\"\"]", .invalidValue(key: "command", value: "", expected: "the name of a program")),
+    (
+      "command: [\"\"]", .invalidValue(key: "command", value: "", expected: "the name of a program")
+    ),
     ("command: 5", .wrongType(key: "command", expected: "text in quotes", found: "a number")),
-    ("command: {a: b}", .wrongType(key: "command", expected: "text or a list of texts", found: "a map")),
-    ("command: [a, true]", .wrongType(key: "command", expected: "text in quotes", found: "a boolean")),
+    (
+      "command: {a: b}",
+      .wrongType(key: "command", expected: "text or a list of texts", found: "a map")
+    ),
+    (
+      "command: [a, true]",
+      .wrongType(key: "command", expected: "text in quotes", found: "a boolean")
+    ),
     ("command: \"a 'b\"", .unbalancedQuote("a 'b")),
-    ("command: [a, \"\\0\"]", .invalidValue(key: "command", value: "\\0", expected: "text without a zero byte")),
+    (
+      "command: [a, \"\\0\"]",
+      .invalidValue(key: "command", value: "\\0", expected: "text without a zero byte")
+    ),
     ("environment: a", .wrongType(key: "environment", expected: "a map or a list", found: "text")),
-    ("environment: {A: [1]}", .wrongType(key: "environment.A", expected: "text or a number", found: "a list")),
+    (
+      "environment: {A: [1]}",
+      .wrongType(key: "environment.A", expected: "text or a number", found: "a list")
+    ),
     ("environment: [A=1, A=2]", .duplicateKey("A")),
-    ("environment: [=1]", .invalidValue(key: "environment", value: "", expected: "NAME or NAME=value")),
-    ("restart: sometimes", .invalidValue(key: "restart", value: "sometimes", expected: "no, always, unless-stopped, on-failure or on-failure:N")),
-    ("restart: on-failure:-1", .invalidValue(key: "restart", value: "on-failure:-1", expected: "no, always, unless-stopped, on-failure or on-failure:N")),
-    ("stop_grace_period: 10", .wrongType(key: "stop_grace_period", expected: "text in quotes", found: "a number")),
-    ("stop_grace_period: soon", .invalidValue(key: "stop_grace_period", value: "soon", expected: "a duration such as 500ms, 30s or 1m30s")),
+    (
+      "environment: [=1]",
+      .invalidValue(key: "environment", value: "", expected: "NAME or NAME=value")
+    ),
+    (
+      "restart: sometimes",
+      .invalidValue(
+        key: "restart", value: "sometimes",
+        expected: "no, always, unless-stopped, on-failure or on-failure:N")
+    ),
+    (
+      "restart: on-failure:-1",
+      .invalidValue(
+        key: "restart", value: "on-failure:-1",
+        expected: "no, always, unless-stopped, on-failure or on-failure:N")
+    ),
+    (
+      "stop_grace_period: 10",
+      .wrongType(key: "stop_grace_period", expected: "text in quotes", found: "a number")
+    ),
+    (
+      "stop_grace_period: soon",
+      .invalidValue(
+        key: "stop_grace_period", value: "soon", expected: "a duration such as 500ms, 30s or 1m30s")
+    ),
     ("cpus: 0", .invalidValue(key: "cpus", value: "0", expected: "a number above 0")),
     ("cpus: many", .invalidValue(key: "cpus", value: "many", expected: "a number above 0")),
-    ("shm_size: 1zb", .invalidValue(key: "shm_size", value: "1zb", expected: "a size such as 64m or 2gb")),
+    (
+      "shm_size: 1zb",
+      .invalidValue(key: "shm_size", value: "1zb", expected: "a size such as 64m or 2gb")
+    ),
     ("init: maybe", .invalidValue(key: "init", value: "maybe", expected: "true or false")),
     ("volumes: a", .wrongType(key: "volumes", expected: "a list", found: "text")),
     ("volumes: [data:/data]", .unknownVolume("data")),
-    ("volumes: [/data]", .invalidValue(key: "volumes", value: "/data", expected: "source:/absolute/target or …:ro")),
+    (
+      "volumes: [/data]",
+      .invalidValue(key: "volumes", value: "/data", expected: "source:/absolute/target or …:ro")
+    ),
     ("networks: [inner]", .unknownNetwork("inner")),
     ("deploy: {replicas: 2}", .unknownKey("replicas", of: "deploy of service a", nearest: nil)),
-    ("deploy: {resources: {limit: {}}}", .unknownKey("limit", of: "resources of service a", nearest: "limits")),
+    (
+      "deploy: {resources: {limit: {}}}",
+      .unknownKey("limit", of: "resources of service a", nearest: "limits")
+    ),
     ("depends_on: {b: {}}", .missingKey("condition", of: "depends_on.b of service a")),
-    ("depends_on: {b: {condition: service_ready}}", .invalidValue(key: "condition", value: "service_ready", expected: "service_started or service_healthy")),
+    (
+      "depends_on: {b: {condition: service_ready}}",
+      .invalidValue(
+        key: "condition", value: "service_ready", expected: "service_started or service_healthy")
+    ),
     ("depends_on: [b, b]", .duplicateKey("b")),
     ("depends_on: b", .wrongType(key: "depends_on", expected: "a list or a map", found: "text")),
     ("healthcheck: {}", .missingKey("test", of: "healthcheck of service a")),
-    ("healthcheck: {test: [a]}", .invalidValue(key: "test", value: "a", expected: "[NONE], [CMD, program, arguments…] or [CMD-SHELL, line]")),
-    ("healthcheck: {test: a, retries: 0}", .invalidValue(key: "retries", value: "0", expected: "a whole number from 1 to 1000")),
-    ("healthcheck: {test: a, interval: 0s}", .invalidValue(key: "interval", value: "0s", expected: "a duration such as 500ms, 30s or 1m30s")),
-    ("healthcheck: {test: a, retry: 1}", .unknownKey("retry", of: "healthcheck of service a", nearest: nil)),
+    (
+      "healthcheck: {test: [a]}",
+      .invalidValue(
+        key: "test", value: "a", expected: "[NONE], [CMD, program, arguments…] or [CMD-SHELL, line]"
+      )
+    ),
+    (
+      "healthcheck: {test: a, retries: 0}",
+      .invalidValue(key: "retries", value: "0", expected: "a whole number from 1 to 1000")
+    ),
+    (
+      "healthcheck: {test: a, interval: 0s}",
+      .invalidValue(
+        key: "interval", value: "0s", expected: "a duration such as 500ms, 30s or 1m30s")
+    ),
+    (
+      "healthcheck: {test: a, retry: 1}",
+      .unknownKey("retry", of: "healthcheck of service a", nearest: nil)
+    ),
     ("command: [a, \"${A:?give a folder}\"]", .requiredVariable("A", message: "give a folder")),
     ("command: [a, \"${A?}\"]", .requiredVariable("A", message: "")),
     ("command: [a, \"${9}\"]", .badInterpolation("${9}", reason: "no name follows the brace")),
-    ("command: [a, \"${A*3}\"]", .badInterpolation("${A*3}", reason: "after the name come :-, -, :?, ?, :+ or +")),
+    (
+      "command: [a, \"${A*3}\"]",
+      .badInterpolation("${A*3}", reason: "after the name come :-, -, :?, ?, :+ or +")
+    ),
     ("command: [a, \"a $\"]", .badInterpolation("$", reason: "no name follows the $")),
   ]
 
@@ -290,7 +355,8 @@ import Testing
     let command = hasCommand ? "" : "    command: a\n"
     let text = "services:\n  a:\n\(command)    \(body)\n"
     // What a service lacks is reported at its name.
-    let isLack = problem == .missingKey("command", of: "service a")
+    let isLack =
+      problem == .missingKey("command", of: "service a")
       || problem == .invalidValue(key: "command", value: "", expected: "the name of a program")
     #expect(
       throws: MeshError.invalidFile(
@@ -361,7 +427,9 @@ import Testing
 
   @Test(arguments: ["/nonexistent/mesh.yaml", "/tmp"])
   func `A file that cannot be read is refused`(path: String) {
-    let error = #expect(throws: MeshError.self) { try ComposeFile.load(path: path, environment: [:]) }
+    let error = #expect(throws: MeshError.self) {
+      try ComposeFile.load(path: path, environment: [:])
+    }
     guard case .unreadableFile(path, _)? = error else {
       Issue.record("\(String(describing: error))")
       return
@@ -436,7 +504,8 @@ import Testing
       try ComposeFile.load(path: Self.shipped(name), environment: [:])
     }
     guard
-      case .invalidFile(_, _, .requiredVariable("CHIASM_MODEL", message: "set it to a model folder"))? = error
+      case .invalidFile(
+        _, _, .requiredVariable("CHIASM_MODEL", message: "set it to a model folder"))? = error
     else {
       Issue.record("\(String(describing: error))")
       return

@@ -115,19 +115,21 @@ import Testing
     #expect(MeshTable.render([], width: 80).hasPrefix("SERVICE  STATE"))
   }
 
-  @Test(arguments: [
-    (0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"), (1024, "1.00 KiB"), (10_240, "10.0 KiB"),
-    (1_048_000, "1.00 MiB"), (1 << 30, "1.00 GiB"), (80 << 30, "80.0 GiB"),
-    (UInt64.max, "16777216 TiB"),
-  ] as [(UInt64, String)])
+  @Test(
+    arguments: [
+      (0, "0 B"), (999, "999 B"), (1000, "0.98 KiB"), (1024, "1.00 KiB"), (10_240, "10.0 KiB"),
+      (1_048_000, "1.00 MiB"), (1 << 30, "1.00 GiB"), (80 << 30, "80.0 GiB"),
+      (UInt64.max, "16777216 TiB"),
+    ] as [(UInt64, String)])
   func `Sizes have three digits`(count: UInt64, text: String) {
     #expect(MeshTable.bytes(count) == text)
   }
 
-  @Test(arguments: [
-    (0.9, "0s"), (59.9, "59s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h"), (-1, "–"),
-    (.infinity, "–"), (.nan, "–"),
-  ] as [(Double, String)])
+  @Test(
+    arguments: [
+      (0.9, "0s"), (59.9, "59s"), (61, "1m1s"), (3600, "1h0m"), (90_000, "1d1h"), (-1, "–"),
+      (.infinity, "–"), (.nan, "–"),
+    ] as [(Double, String)])
   func `Times have two units`(seconds: Double, text: String) {
     #expect(MeshTable.time(seconds) == text)
   }

@@ -52,10 +52,12 @@ import Testing
       dependencies: after, restart: restart, stopGracePeriod: grace)
   }
 
-  static let probe = ServiceProbe(check: { _, _ in }, bridge: { _, reading, writing in
-    close(reading)
-    close(writing)
-  })
+  static let probe = ServiceProbe(
+    check: { _, _ in },
+    bridge: { _, reading, writing in
+      close(reading)
+      close(writing)
+    })
 
   static func supervisor(
     _ scratch: Scratch, _ services: [ComposeFile.Service],
@@ -67,7 +69,8 @@ import Testing
     options.firstPause = .milliseconds(1)
     options.longestPause = .milliseconds(4)
     change(&options)
-    return try Supervisor(file: ComposeFile(path: "test.yaml", services: services), options: options)
+    return try Supervisor(
+      file: ComposeFile(path: "test.yaml", services: services), options: options)
   }
 
   /// Waits for something that is sure to come; the test's own time limit is the only one.
@@ -293,7 +296,8 @@ import Testing
     #expect(events.contains(.restarting(service: "a", after: .milliseconds(1))))
   }
 
-  @Test(.timeLimit(.minutes(1)), arguments: [ComposeFile.RestartPolicy.onFailure(limit: 3), .always])
+  @Test(
+    .timeLimit(.minutes(1)), arguments: [ComposeFile.RestartPolicy.onFailure(limit: 3), .always])
   func `Restarts pause longer and longer, and end at the limit`(
     policy: ComposeFile.RestartPolicy
   ) async throws {
@@ -535,6 +539,141 @@ import Testing
     }
   }
 
+  @Test(.timeLimit(.minutes(1)))
+  func `A supervisor that does not stop in time is an error`() async throws {
+    let scratch = Scratch()
+    let supervisor = try Self.supervisor(scratch, [Self.service("a", Self.forever, scratch)])
+    try await supervisor.run { _ in
+      // In the supervisor's place, a process that ends, while the lock stays held.
+      let other = try ChildProcess.start(
+        .init(program: "/bin/sh", arguments: ["sh", "-c", Self.forever], environment: [:]),
+        guardPipe: -1
+      ) { _, _ in }
+      var state = try MeshState.running(in: scratch.run)
+      state.process = Int(other.pid)
+      state.startTicks = try #require(ProcessTable.usage(Int(other.pid))?.startTicks)
+      await #expect(throws: MeshError.didNotStop(process: Int(other.pid), seconds: 0)) {
+        try await state.stop(scratch.run, within: .milliseconds(10))
+      }
+      #expect(await other.exit() == .signal(15))
+    }
+  }
+
+  // MARK: Standard streams
+
+  /// Sends a word to a socket and returns what comes back.
+  static func echo(_ word: String, at path: String) -> String? {
+    let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+    defer { close(descriptor) }
+    var address = sockaddr_un()
+    address.sun_family = sa_family_t(AF_UNIX)
+    withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
+    let result = withUnsafePointer(to: &address) {
+      $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+      }
+    }
+    guard result == 0, write(descriptor, word, word.utf8.count) == word.utf8.count else {
+      return nil
+    }
+    var bytes = [UInt8](repeating: 0, count: 64)
+    let count = read(descriptor, &bytes, bytes.count)
+    return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : nil
+  }
+
+  @Test(.timeLimit(.minutes(1)))
+  func `A service that speaks over its standard streams is reached at its socket, to the end`()
+    async throws
+  {
+    let scratch = Scratch()
+    let relayed = ServiceProbe(
+      check: { _, _ in },
+      bridge: { address, reading, writing in
+        let relay = try StreamRelay.start(
+          path: String(address.dropFirst(5)), reading: reading, writing: writing)
+        defer { relay.stop() }
+        try await Task.sleep(for: .seconds(1000))
+      })
+    let supervisor = try Self.supervisor(
+      scratch,
+      [
+        .init(name: "far", command: ["sh", "-c", "exec cat", "--stdio"]),
+        // Still finds the other's socket when it is asked to stop.
+        Self.service(
+          "near",
+          "trap 'test -S $CHIASM_RUN/far.sock && touch $D/found; exit 0' TERM; "
+            + "touch $D/up; while :; do sleep 0.01; done", scratch, healthy: "test -e $D/up",
+          after: [.init("far", .started)]),
+      ]
+    ) { $0.probe = relayed }
+    try await supervisor.run { mesh in
+      let status = await mesh.snapshot()[0]
+      #expect(status.address == "unix:" + scratch.run.socketPath("far"))
+      try await Self.until { scratch.exists("run/far.sock") }
+    }
+    #expect(scratch.exists("found"))
+    let events = await Self.collect(supervisor)
+    let order = events.compactMap { event -> String? in
+      if case .stopping(let service) = event { service } else { nil }
+    }
+    #expect(order == ["near", "far"])
+  }
+
+  @Test(.timeLimit(.minutes(1)))
+  func `A relay carries bytes both ways, and ends with the socket's end`() async throws {
+    let scratch = Scratch()
+    let child = try ChildProcess.start(
+      .init(
+        program: "/bin/cat", arguments: ["cat"], environment: [:], usesStandardStreams: true),
+      guardPipe: -1
+    ) { _, _ in }
+    let streams = try #require(child.standardStreams)
+    let relay = try StreamRelay.start(
+      path: scratch.path + "/relay", reading: streams.output, writing: streams.input)
+    #expect(Self.echo("there and back", at: relay.path) == "there and back")
+    #expect(await child.exit() == .code(0))
+  }
+
+  @Test func `A relay that cannot listen is an error`() throws {
+    var first: [Int32] = [-1, -1]
+    var second: [Int32] = [-1, -1]
+    #expect(chiasm_process_pipe(&first) == 0)
+    #expect(chiasm_process_pipe(&second) == 0)
+    defer {
+      close(first[1])
+      close(second[0])
+    }
+    let path = "/nonexistent/relay"
+    #expect(
+      throws: MeshError.system(
+        operation: "listening at \(path)", reason: SystemReason.text(ENOENT))
+    ) { try StreamRelay.start(path: path, reading: first[0], writing: second[1]) }
+    // It has closed what it took over: the pipe ends.
+    var byte: UInt8 = 0
+    #expect(read(second[0], &byte, 1) == 0)
+  }
+
+  @Test(.timeLimit(.minutes(1)))
+  func `A bridge that breaks before the service is healthy fails the start`() async throws {
+    struct Broken: Error, CustomStringConvertible { let description = "no such wire" }
+    let scratch = Scratch()
+    let supervisor = try Self.supervisor(
+      scratch, [.init(name: "far", command: ["sh", "-c", Self.forever, "--stdio"])]
+    ) {
+      $0.probe = ServiceProbe(
+        check: { _, _ in throw Broken() },
+        bridge: { _, reading, writing in
+          close(reading)
+          close(writing)
+          throw Broken()
+        })
+    }
+    await #expect(
+      throws: MeshError.notHealthy(
+        service: "far", seconds: 0, reason: "its bridge failed: no such wire", lines: [])
+    ) { try await supervisor.run { _ in } }
+  }
+
   static func bindSocket(_ path: String) {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
     defer { close(descriptor) }
@@ -602,7 +741,9 @@ import Testing
     var pipe: Int32 = -1
     let guardian = chiasm_guard_start(50, &pipe)
     #expect(guardian > 0)
-    let scripts = ["exec sleep 1000", "trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done"]
+    let scripts = [
+      "exec sleep 1000", "trap '' TERM; sleep 1000 & echo $!; while :; do sleep 1; done",
+    ]
     let lines = Mutex<[String]>([])
     var children: [ChildProcess] = []
     for script in scripts {
@@ -614,7 +755,8 @@ import Testing
         ) { _, line in lines.withLock { $0.append(line) } })
     }
     let forgotten = try ChildProcess.start(
-      .init(program: "/bin/sh", arguments: ["sh", "-c", scripts[0]], environment: ["PATH": "/bin"]),
+      .init(
+        program: "/bin/sh", arguments: ["sh", "-c", scripts[0]], environment: ["PATH": "/bin"]),
       guardPipe: pipe
     ) { _, _ in }
     chiasm_guard_forget(pipe, forgotten.pid)
