@@ -24,9 +24,6 @@ import Testing
     // Half of 2 × 2 tiles of 10 × 10 is 200 pixels.
     #expect(tiling.grid(width: 14, height: 14) == .init(columns: 1, rows: 1))
     #expect(tiling.grid(width: 15, height: 15) == .init(columns: 2, rows: 2))
-    let exactlyHalf = Tiling(maxTiles: 4, tileSize: 2)
-    // 8 pixels against half of 2 · 2 · 4 = 8, at ratio 2: (2, 1) stays.
-    #expect(exactlyHalf.grid(width: 4, height: 2) == .init(columns: 2, rows: 1))
   }
 
   @Test("Candidates lie within the bounds, smallest first, none twice")
