@@ -26,7 +26,7 @@ struct PreparedService: Sendable {
     startPeriod: .seconds(900), startInterval: .milliseconds(100))
 
   /// - Throws: ``MeshError/executableNotFound(service:program:searched:)``,
-  ///   ``MeshError/socketPathTooLong(path:limit:)``.
+  ///   ``MeshError/socketPathTooLong(path:limit:)``, ``MeshError/invalidFile(path:line:_:)``.
   init(
     _ service: ComposeFile.Service, file: String, directory: RunDirectory, search: ProgramSearch
   ) throws(MeshError) {
@@ -58,6 +58,14 @@ struct PreparedService: Sendable {
           program: try search.find(words[0], service: service.name), arguments: words)
       }
     case nil: check = address.map { .address($0) } ?? .none
+    }
+    // Asking there would fail until the deadline, and never for another reason.
+    if case .address(let address) = check, !address.hasPrefix("unix:"), !address.hasPrefix("tcp:") {
+      throw .invalidFile(
+        path: file, line: service.line,
+        .invalidValue(
+          key: "address of \(service.name)", value: address,
+          expected: "unix:PATH or tcp:HOST:PORT"))
     }
   }
 }

@@ -31,6 +31,11 @@ public struct RunDirectory: Equatable, Sendable {
   public func prepare() throws(MeshError) {
     try create(path)
     var info = stat()
+    // In a directory that all may write to, somebody else's link would lead anywhere.
+    guard lstat(path, &info) == 0 else { throw failure(errno) }
+    guard info.st_mode & S_IFMT != S_IFLNK || info.st_uid == geteuid() else {
+      throw .directoryNotPrivate(path: path, reason: "is a link of user \(info.st_uid)")
+    }
     guard stat(path, &info) == 0 else { throw failure(errno) }
     guard info.st_mode & S_IFMT == S_IFDIR else {
       throw .unusableDirectory(path: path, reason: "it is not a directory")

@@ -478,14 +478,14 @@ import Testing
   @Test(arguments: [("local.yaml", 4), ("split.yaml", 6)])
   func `The files we ship are meshes`(name: String, count: Int) throws {
     let file = try ComposeFile.load(
-      path: Self.shipped(name), environment: ["CHIASM_MODEL": "/m", "CHIASM_RUN": "/r"])
+      path: Self.shipped(name), environment: ["CHIASM_MODEL": "/my model", "CHIASM_RUN": "/r"])
     #expect(file.services.count == count)
     #expect(file.unsetVariables == [])
     #expect(try file.startOrder().last?.name == "gateway")
     let addresses = Set(file.services.compactMap(\.listenAddress))
     #expect(addresses.count == count)
     for service in file.services {
-      #expect(service.model == "/m")
+      #expect(service.model == "/my model")
       #expect(
         service.healthcheck?.test
           == .command(["chiasm", "health", "unix:/r/\(service.name).sock"]))

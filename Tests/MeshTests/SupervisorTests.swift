@@ -420,6 +420,19 @@ import Testing
     }
   }
 
+  @Test(arguments: ["here.sock", "exec:a", ""])
+  func `An address that nobody can be asked at is an error`(address: String) {
+    let scratch = Scratch()
+    #expect(
+      throws: MeshError.invalidFile(
+        path: "test.yaml", line: 0,
+        .invalidValue(
+          key: "address of a", value: address, expected: "unix:PATH or tcp:HOST:PORT"))
+    ) {
+      try Self.supervisor(scratch, [.init(name: "a", command: ["sh", "--listen", address])])
+    }
+  }
+
   @Test(arguments: ["/etc/passwd", "/etc/passwd/run", "/proc/chiasm"])
   func `A run directory that cannot be made is an error`(path: String) {
     let error = #expect(throws: MeshError.self) { try RunDirectory(path: path).prepare() }
@@ -448,6 +461,19 @@ import Testing
     #expect(
       throws: MeshError.directoryNotPrivate(
         path: scratch.run.path, reason: "belongs to user 12345")
+    ) { try scratch.run.prepare() }
+  }
+
+  @Test(.enabled(if: geteuid() == 0, "only root may give a link away"))
+  func `A run directory that is another user's link is an error`() {
+    let scratch = Scratch()
+    #expect(mkdir(scratch.path + "/real", 0o700) == 0)
+    #expect(symlink(scratch.path + "/real", scratch.run.path) == 0)
+    #expect(throws: Never.self) { try scratch.run.prepare() }
+    #expect(lchown(scratch.run.path, 12345, 12345) == 0)
+    #expect(
+      throws: MeshError.directoryNotPrivate(
+        path: scratch.run.path, reason: "is a link of user 12345")
     ) { try scratch.run.prepare() }
   }
 
