@@ -2,27 +2,20 @@
 
 CK_INLINE float greatest(const float *x, size_t count) {
   v16 found = splat(-INFINITY);
-  CK_FOR_BLOCKS(
-      count, found = max16(load16(x + i), found);
-      , float lanes[16]; for (size_t j = 0; j < 16; j++) lanes[j] = j < rest ? x[i + j] : -INFINITY;
-      found = max16(load16(lanes), found););
+  for (size_t i = 0; i < count; i += 16)
+    found = max16(keep(load(x + i, count - i), count - i, -INFINITY), found);
   return greatest16(found);
 }
 
 /// x ← exp(x − offset); the sum of the results.
 CK_INLINE float exponentials(float *x, size_t count, float offset) {
   v16 sums = splat(0);
-  CK_FOR_BLOCKS(
-      count, v16 e = exp16(load16(x + i) - splat(offset)); store16(x + i, e); sums += e;
-      , store_part(x + i, exp16(load_part(x + i, rest) - splat(offset)), rest);
-      sums += load_part(x + i, rest););
+  for (size_t i = 0; i < count; i += 16) {
+    v16 powers = keep(exp16(load(x + i, count - i) - splat(offset)), count - i, 0);
+    store(x + i, powers, count - i);
+    sums += powers;
+  }
   return sum16(sums);
-}
-
-static void scale(float *x, size_t count, float factor) {
-  CK_FOR_BLOCKS(
-      count, store16(x + i, load16(x + i) * splat(factor));
-      , store_part(x + i, load_part(x + i, rest) * splat(factor), rest););
 }
 
 static void softmax(float *x, size_t count, float factor) {
@@ -71,10 +64,10 @@ static void attend_block(
     for (; i + 16 <= size; i += 16)
       add_weighted(scores, values + i, visible, size, 1, output + i);
     if (i < size) {
-      v16 lanes = load_part(output + i, size - i);
+      v16 lanes = load(output + i, size - i);
       for (size_t b = 0; b < visible; b++)
-        lanes = fma16(splat(scores[b]), load_part(values + b * size + i, size - i), lanes);
-      store_part(output + i, lanes, size - i);
+        lanes = fma16(splat(scores[b]), load(values + b * size + i, size - i), lanes);
+      store(output + i, lanes, size - i);
     }
   }
 }

@@ -16,17 +16,34 @@ CK_INLINE v16 load16(const float *p) {
 
 CK_INLINE void store16(float *p, v16 v) { memcpy(p, &v, sizeof v); }
 
-/// The first `count` < 16 elements, zeros behind them.
-CK_INLINE v16 load_part(const float *p, size_t count) {
+// In a loop over blocks of sixteen, `left` elements are left from the block on: all functions
+// that take it do nothing special from sixteen on, and spare memory beyond the row below that.
+
+/// The block's elements, zeros behind the last.
+CK_INLINE v16 load(const float *p, size_t left) {
+  if (__builtin_expect(left >= 16, 1)) return load16(p);
   float lanes[16] = {0};
-  for (size_t i = 0; i < count; i++) lanes[i] = p[i];
+  for (size_t i = 0; i < left; i++) lanes[i] = p[i];
   return load16(lanes);
 }
 
-CK_INLINE void store_part(float *p, v16 v, size_t count) {
+CK_INLINE void store(float *p, v16 v, size_t left) {
+  if (__builtin_expect(left >= 16, 1)) {
+    store16(p, v);
+    return;
+  }
   float lanes[16];
   store16(lanes, v);
-  for (size_t i = 0; i < count; i++) p[i] = lanes[i];
+  for (size_t i = 0; i < left; i++) p[i] = lanes[i];
+}
+
+/// The lanes with an element, `other` in those behind the last.
+CK_INLINE v16 keep(v16 v, size_t left, float other) {
+  if (__builtin_expect(left >= 16, 1)) return v;
+  float lanes[16];
+  store16(lanes, v);
+  for (size_t i = left; i < 16; i++) lanes[i] = other;
+  return load16(lanes);
 }
 
 CK_INLINE v16 splat(float f) { return (v16)f; }
@@ -66,15 +83,3 @@ CK_INLINE float greatest16(v16 v) {
   for (int i = 1; i < 16; i++) greatest = lanes[i] > greatest ? lanes[i] : greatest;
   return greatest;
 }
-
-/// Calls `body` with (offset, lanes in use), whole blocks of sixteen first: the loads and
-/// stores of a whole block carry no count.
-#define CK_FOR_BLOCKS(count, whole, part)                  \
-  do {                                                     \
-    size_t i = 0;                                          \
-    for (; i + 16 <= (count); i += 16) { whole }           \
-    if (i < (count)) {                                     \
-      const size_t rest = (count) - i;                     \
-      part                                                 \
-    }                                                      \
-  } while (0)

@@ -195,7 +195,6 @@ void thread_pool_run(thread_pool *pool, size_t tiles, thread_pool_body body, voi
         futex_wait(&pool->members, left);
       left = atomic_load_explicit(&pool->members, memory_order_acquire);
     }
-    atomic_thread_fence(memory_order_acquire);
   }
   pthread_mutex_unlock(&pool->one_job);
 }

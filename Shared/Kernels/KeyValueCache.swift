@@ -65,7 +65,8 @@ enum KeyValueCache {
       for (blocks, what) in [(span.keys, "a key block"), (span.values, "a value block")] {
         for block in blocks {
           try block.require(.float32, what: what)
-          let expected = shape ?? [keyValueHeads, block.shape.count == 3 ? block.shape[1] : 1, size]
+          let positions = block.shape.count == 3 ? block.shape[1] : 1
+          let expected = shape ?? [keyValueHeads, positions, size]
           try block.require(shape: expected, what)
           shape = expected
         }

@@ -88,10 +88,12 @@ private struct Product {
   }
 
   /// Outputs whose weights make a tile: many, so that reading them seldom starts anew, yet few
-  /// enough to give every thread its share.
+  /// enough to give every thread its share of them. The more rows use a weight, the fewer
+  /// outputs are worth handing out.
   private func columnWidth(threads: Int) -> Int {
     let rowBytes = max(depth * weightBytes, 1)
-    let bytes = min(max(outputs * rowBytes / (8 * threads), 65_536), 1_048_576)
+    let least = 65_536 / max(1, min(rows, bandHeight) / 6)
+    let bytes = min(max(outputs * rowBytes / (8 * threads), least), 1_048_576)
     return max(1, bytes / rowBytes / 4) * 4
   }
 

@@ -39,7 +39,8 @@ import Testing
     }
   }
 
-  @Test("GELU and SwiGLU give the same bits wherever an element stands", arguments: [1, 15, 16, 17])
+  @Test(
+    "GELU and SwiGLU give the same bits wherever an element stands", arguments: [1, 15, 16, 17])
   func placement(count: Int) throws {
     let device = try CPUDevice(threads: 2)
     var random = SeededRandom(1)

@@ -24,7 +24,10 @@ import Testing
 
   @Test(
     "anything else is no device",
-    arguments: ["", "CPU", "cpu:0", "cuda", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:１", "gpu"])
+    arguments: [
+      "", "CPU", "cpu:0", "cuda", "cuda:", "cuda:-1", "cuda:+1", "cuda:x", "cuda:１", "gpu",
+      "cuda:99999999999999999999",
+    ])
   func unknown(name: String) {
     #expect(throws: KernelError.unknownDevice(name)) { try Devices.make(name, threads: 1) }
   }

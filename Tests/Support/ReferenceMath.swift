@@ -81,7 +81,8 @@ public enum ReferenceMath {
     _ query: ArraySlice<Double>, keys: [ArraySlice<Double>], values: [ArraySlice<Double>]
   ) -> [Double] {
     let scale = 1 / Double(query.count).squareRoot()
-    let weights = softmax(keys.map { key in zip(query, key).reduce(0) { $0 + $1.0 * $1.1 } * scale })
+    let scores = keys.map { key in zip(query, key).reduce(0) { $0 + $1.0 * $1.1 } * scale }
+    let weights = softmax(scores)
     var y = [Double](repeating: 0, count: query.count)
     for (weight, value) in zip(weights, values) {
       for (i, element) in value.enumerated() { y[i] += weight * element }
