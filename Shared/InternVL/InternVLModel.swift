@@ -58,6 +58,13 @@ public struct InternVLModel: Sendable {
     return hidden
   }
 
+  /// The vision encoder's output [1 + P, C] of one tile → its image rows [tokens, D].
+  public func projectorOutput(_ vision: Tensor) throws -> Tensor {
+    let rows = Tensor(uninitialized: .float32, [projector.tokenCount, projector.width])
+    try projector.forward(vision, into: rows)
+    return rows
+  }
+
   /// pixels [tiles, 3, H, W], or [3, H, W] of one tile, → image rows [tiles · tokens, D].
   public func encode(_ pixels: Tensor) throws -> Tensor {
     let tiles = pixels.shape.count == 3 ? pixels.reshaped([1] + pixels.shape) : pixels
@@ -158,8 +165,8 @@ public struct InternVLModel: Sendable {
     for stage in language { stage.cache.release(sequence: sequence) }
   }
 
-  /// The first of the greatest logits.
-  private static func greatest(_ logits: Tensor) -> Int32 {
+  /// The first of the greatest logits [V].
+  public static func greatest(_ logits: Tensor) -> Int32 {
     logits.withElements(of: Float.self) { values in
       var best = 0
       for index in values.indices where values[index] > values[best] { best = index }

@@ -45,7 +45,7 @@ public struct ImageRows: Sendable {
   }
 
   /// The part of the rows that falls into `rows`, counted from its first.
-  func clipped(to rows: Range<Int>) -> ImageRows? {
+  public func clipped(to rows: Range<Int>) -> ImageRows? {
     let own = row..<row + features.shape[0]
     let common = own.clamped(to: rows)
     guard !common.isEmpty else { return nil }
