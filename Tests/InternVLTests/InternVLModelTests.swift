@@ -55,6 +55,20 @@ import Testing
     #expect(model.language[0].cache.tokensInUse == 0)
   }
 
+  @Test("Image rows are the projector's of the vision encoder's output")
+  func parts() throws {
+    let pixels = try Self.modelCase.expectation().pixels[0]
+    let model = try Self.modelCase.model()
+    let rows = try model.projectorOutput(model.visionOutput(pixels))
+    #expect(rows.bits == (try model.encode(pixels)).bits)
+  }
+
+  @Test("Of several greatest logits the first counts")
+  func greatest() {
+    #expect(InternVLModel.greatest(Tensor([-3, -1, -2, -1], [4])) == 1)
+    #expect(InternVLModel.greatest(Tensor([7], [1])) == 0)
+  }
+
   @Test("Text after an answer goes on where the cache ends")
   func turns() throws {
     let model = try Self.modelCase.model(cacheTokens: 256)
