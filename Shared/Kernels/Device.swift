@@ -45,7 +45,7 @@ public protocol Device: Sendable {
   /// As given to `--device`.
   var name: String { get }
 
-  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N].
+  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N]; y must not overlap x.
   func linear(
     _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor) throws
 
@@ -69,19 +69,23 @@ public protocol Device: Sendable {
   func addScaled(_ y: Tensor, scale: Tensor?, to x: Tensor) throws
 
   /// Rotates the two halves of every head of x [T, heads·H] by the angles of `positions` [T];
-  /// cosines and sines are [positions, H/2]. (rotate_half convention of the Llama code.)
+  /// cosines and sines are [positions, H/2]. (rotate_half convention of the Llama code.) A
+  /// position outside the tables throws ``KernelError``.
   func rotate(
     _ x: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor) throws
 
-  /// Softmax(q·kᵀ/√H)·v of every head, each row seeing all: q, k, v, y [T, heads·H].
+  /// Softmax(q·kᵀ/√H)·v of every head, each row seeing all: q, k, v, y [T, heads·H]; y must not
+  /// overlap the others.
   func bidirectionalAttention(
     q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor) throws
 
-  /// Writes rows of k and v [T, KV·H] into the cache blocks of their sequences.
+  /// Writes rows of k and v [T, KV·H] into the cache blocks of their sequences. A span outside
+  /// the batch, or blocks that end before its last position, throw ``KernelError``.
   func appendToCache(k: Tensor, v: Tensor, keyValueHeads: Int, spans: [AttentionSpan]) throws
 
   /// Causal attention of q [T, Q·H] over cached keys and values: the row at position p sees
-  /// positions 0…p of its own sequence. Query head h reads key-value head h / (Q / KV).
+  /// positions 0…p of its own sequence. Query head h reads key-value head h / (Q / KV). Rows of
+  /// no span are left as they are. Throws as ``appendToCache(k:v:keyValueHeads:spans:)`` does.
   func cachedAttention(
     q: Tensor, heads: Int, keyValueHeads: Int, spans: [AttentionSpan], into y: Tensor) throws
 
