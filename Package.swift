@@ -99,7 +99,10 @@ let package = Package(
       ]),
     library(
       "Sequencer",
-      ["Transport", "Messages", "Text", "Images", "Checkpoint", "Sampling", "Threads", logging]),
+      [
+        "Transport", "Messages", "Text", "Images", "Checkpoint", "Threads", "CPlatform", "Tensors",
+        logging,
+      ]),
     library("Mesh", ["Transport", "Messages", "CPlatform", yams, logging]),
 
     // Floor 5: executables.

@@ -84,7 +84,7 @@ struct Probe: AsyncParsableCommand {
       }
     }
     let projector = ProbeResult.joined(rows)
-    let placeholder = prompt.imageTokenCount > 0 ? builder.imageTokenID : nil
+    let placeholder = prompt.pictures.isEmpty ? nil : builder.imageTokenID
     let logits = try model.prefill(
       0, ids: prompt.tokens, images: projector, placeholder: placeholder)
     var tokens = [InternVLModel.greatest(logits[prompt.tokens.count - 1])]

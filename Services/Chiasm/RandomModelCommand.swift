@@ -38,4 +38,4 @@ struct RandomModelCommand: ParsableCommand {
   }
 }
 
-extension ScalarType: @retroactive ExpressibleByArgument {}
+extension ScalarType: ExpressibleByArgument {}

@@ -10,7 +10,8 @@ enum TemporaryFolder {
   static func make(prefix: String) throws -> String {
     let root = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
     var template = Array("\(root)/\(prefix)-XXXXXX".utf8CString)
-    guard template.withUnsafeMutableBufferPointer({ mkdtemp($0.baseAddress) }) != nil else {
+    guard template.withUnsafeMutableBufferPointer({ $0.baseAddress.flatMap(mkdtemp) }) != nil
+    else {
       throw RPCError(
         .failedPrecondition,
         "no folder can be made in \(root): \(String(cString: strerror(errno))); "

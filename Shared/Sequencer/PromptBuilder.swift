@@ -16,6 +16,9 @@ public struct PromptBuilder: Sendable {
   public let endTokens: Set<Int32>
   private let imageToken: Int
 
+  /// The id whose places in a prompt image rows take.
+  public var imageTokenID: Int32 { Int32(imageToken) }
+
   /// - Throws: ``CheckpointError``, ``TextError`` of the folder's files.
   public init(modelFolder: String) throws {
     configuration = try ModelConfiguration.load(folder: modelFolder)

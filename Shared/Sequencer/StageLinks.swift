@@ -93,7 +93,8 @@ actor StageLinks {
       let id = nextWaiter
       nextWaiter += 1
       try await withTaskCancellationHandler {
-        try await withCheckedThrowingContinuation { continuation in
+        try await withCheckedThrowingContinuation {
+        (continuation: CheckedContinuation<Void, any Error>) in
           if Task.isCancelled {
             continuation.resume(throwing: CancellationError())
           } else {

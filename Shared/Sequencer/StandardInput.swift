@@ -3,6 +3,7 @@
 #elseif canImport(Musl)
   import Musl
 #endif
+import CPlatform
 import Threads
 
 /// Standard input: what it begins with, and its lines.
@@ -12,32 +13,7 @@ public enum StandardInput {
   /// Waits for it. A terminal is a person who types text, so it counts as `{`.
   public static func peek() -> UInt8? {
     if isatty(STDIN_FILENO) == 1 { return UInt8(ascii: "{") }
-    var status = stat()
-    guard fstat(STDIN_FILENO, &status) == 0 else { return nil }
-    var byte: UInt8 = 0
-    switch status.st_mode & S_IFMT {
-    case S_IFSOCK:
-      return recv(STDIN_FILENO, &byte, 1, Int32(MSG_PEEK.rawValue)) == 1 ? byte : nil
-    case S_IFREG:
-      return pread(STDIN_FILENO, &byte, 1, lseek(STDIN_FILENO, 0, SEEK_CUR)) == 1 ? byte : nil
-    default:
-      return peekPipe()
-    }
-  }
-
-  /// tee(2) copies from one pipe to another without taking anything out of the first.
-  private static func peekPipe() -> UInt8? {
-    var ends: [Int32] = [0, 0]
-    guard pipe(&ends) == 0 else { return nil }
-    defer {
-      close(ends[0])
-      close(ends[1])
-    }
-    var byte: UInt8 = 0
-    guard tee(STDIN_FILENO, ends[1], 1, 0) == 1, Glibc.read(ends[0], &byte, 1) == 1 else {
-      return nil
-    }
-    return byte
+    return UInt8(exactly: input_peek(STDIN_FILENO))
   }
 
   enum Line: Sendable {
