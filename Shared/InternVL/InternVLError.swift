@@ -18,6 +18,8 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
   case beyondContext(sequence: UInt64, end: Int, context: Int)
   /// The cache has too few free blocks left for a sequence to hold `tokens` in all.
   case cacheFull(sequence: UInt64, tokens: Int, freeTokens: Int, capacity: Int)
+  /// A cache of a negative size, or of more bytes than any machine can address.
+  case cacheBudget(tokens: Int, maximum: Int)
   /// Image rows that would be written outside the rows of a step.
   case imageRowsOutsideStep(row: Int, count: Int, step: Int)
   /// A prompt has another number of placeholders than its pictures have rows.
@@ -54,6 +56,9 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
       "sequence \(sequence) needs room for \(tokens) tokens in the cache, but only "
         + "\(freeTokens) of \(capacity) are free; wait until another sequence ends, or raise "
         + "`--cache-tokens`"
+    case .cacheBudget(let tokens, let maximum):
+      "a cache of \(tokens) tokens is asked for, possible are 0–\(maximum); "
+        + "fix `--cache-tokens`"
     case .imageRowsOutsideStep(let row, let count, let step):
       "\(count) image rows are to be written from row \(row) on, but the step has \(step) rows"
     case .placeholderMismatch(let placeholders, let imageRows):

@@ -32,6 +32,7 @@ import Testing
         .cacheFull(sequence: 4, tokens: 300, freeTokens: 64, capacity: 512),
         ["300", "64", "512", "--cache-tokens"]
       ),
+      (.cacheBudget(tokens: -1, maximum: 4096), ["-1", "4096", "--cache-tokens"]),
       (.imageRowsOutsideStep(row: 3, count: 2, step: 4), ["2 image rows", "row 3", "4 rows"]),
       (.placeholderMismatch(placeholders: 256, imageRows: 512), ["256", "512"]),
       (.emptyPrompt, ["no tokens"]),

@@ -52,6 +52,16 @@ import Testing
     ) { try stage(layers) }
   }
 
+  @Test(
+    "A cache that no machine could hold is refused", arguments: [-1, Int.min, Int.max, 1 << 45])
+  func budget(tokens: Int) {
+    // Three layers, keys and values, two heads of sixteen float32.
+    let maximum = (1 << 48) / (3 * 2 * 2 * 16 * 4)
+    #expect(throws: InternVLError.cacheBudget(tokens: tokens, maximum: maximum)) {
+      try stage(cacheTokens: tokens)
+    }
+  }
+
   @Test("Only the first stage embeds, and only the last gives logits")
   func wrongStage() throws {
     let middle = try stage(1..<2)

@@ -149,6 +149,11 @@ public final class KeyValueCache: Sendable {
     }
   }
 
+  /// The largest budget whose bytes can be addressed (2⁴⁸ on the machines of today).
+  static func maximumTokens(layers: Int, keyValueHeads: Int, headSize: Int) -> Int {
+    (1 << 48) / (layers * keyValueHeads * headSize * 2 * ScalarType.float32.byteCount)
+  }
+
   private static func blocks(holding tokens: Int) -> Int {
     tokens / blockTokens + (tokens % blockTokens > 0 ? 1 : 0)
   }

@@ -46,8 +46,9 @@ public struct LanguageStage: Sendable {
   public var isLast: Bool { layers.upperBound == layerCount }
 
   /// - Parameter cacheTokens: Positions to keep keys and values of, over all sequences.
-  /// - Throws: ``InternVLError/layersOutsideModel(part:layers:available:)``, and
-  ///   `CheckpointError` for a tensor that is missing or has another shape.
+  /// - Throws: ``InternVLError/layersOutsideModel(part:layers:available:)``,
+  ///   ``InternVLError/cacheBudget(tokens:maximum:)``, and `CheckpointError` for a tensor that is
+  ///   missing or has another shape.
   public init(
     _ configuration: ModelConfiguration, layers: Range<Int>, checkpoint: CheckpointReader,
     device: any Device, cacheTokens: Int
@@ -58,6 +59,11 @@ public struct LanguageStage: Sendable {
       width: language.hiddenSize, heads: language.headCount,
       keyValueHeads: language.keyValueHeadCount, headSize: language.headSize,
       feedForward: language.intermediateSize, epsilon: language.epsilon)
+    let possible = KeyValueCache.maximumTokens(
+      layers: layers.count, keyValueHeads: shape.keyValueHeads, headSize: shape.headSize)
+    guard 0...possible ~= cacheTokens else {
+      throw InternVLError.cacheBudget(tokens: cacheTokens, maximum: possible)
+    }
     var weights = StageWeights(checkpoint, part: "language", layers: layers)
     self.layers = layers
     self.layerCount = language.layerCount
