@@ -34,15 +34,15 @@ func expectEverywhere(
 ) throws {
   try #require(TestDevices.byThreads.count == 4, sourceLocation: sourceLocation)
   try #require(!TestDevices.byPath.isEmpty, sourceLocation: sourceLocation)
-  var first: [UInt32]?
+  var first: Tensor?
   for device in TestDevices.all {
     let result = try operation(device)
     if let first {
       #expect(
-        result.bits == first, "\(device.instructionSet), \(device.pool.threadCount) threads",
+        result.hasSameBits(as: first), "\(device.instructionSet), \(device.pool.threadCount) threads",
         sourceLocation: sourceLocation)
     } else {
-      first = result.bits
+      first = result
       expectClose(result, expected, tolerance: tolerance, sourceLocation: sourceLocation)
     }
   }

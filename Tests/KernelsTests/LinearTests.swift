@@ -54,7 +54,7 @@ import Testing
         for start in [0, 1, 33] where start + count <= 130 {
           let part = try compute(start..<start + count)
           #expect(
-            part.bits == whole.rows(start..<start + count).bits,
+            part.hasSameBits(as: whole.rows(start..<start + count)),
             "\(count) rows from \(start), \(device.instructionSet)")
         }
       }

@@ -44,4 +44,8 @@ extension Tensor {
 
   /// The bits of a float32 tensor's elements: equal bits, not merely equal numbers.
   public var bits: [UInt32] { floats.map(\.bitPattern) }
+
+  /// Whether a float32 tensor holds the same bits. In an expectation this, not `bits == bits`,
+  /// which on failure seeks the shortest edit from one array to the other for minutes.
+  public func hasSameBits(as other: Tensor) -> Bool { bits == other.bits }
 }
