@@ -17,7 +17,7 @@ PACKAGES := libprotobuf-c-dev protobuf-c-compiler libopenblas-dev libjpeg-dev li
 
 # A random model: it answers, and its words mean nothing.
 MODEL ?= Tests/Fixtures/golden/v12-tiny/checkpoint
-PICTURE ?= compose/pictures/photo.jpg
+PICTURE ?= compose/pictures/cat.jpg
 PROMPT ?= What is in the picture?
 BENCH_MODEL ?= .build/bench-model
 

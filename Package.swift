@@ -88,7 +88,7 @@ let package = Package(
 
     // Floor 3: the wire and the model.
     library("Transport", ["Messages", "Tensors", "CPlatform"]),
-    library("InternVL", ["Kernels", "Checkpoint", "Tensors", "Sampling"]),
+    library("InternVL", ["Kernels", "Checkpoint", "Tensors"]),
 
     // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.
     library(
@@ -127,7 +127,7 @@ let package = Package(
     tests("SamplingTests", ["Sampling"]),
     tests("MessagesTests", ["Messages"]),
     tests("TransportTests", ["Transport"]),
-    tests("InternVLTests", ["InternVL", "Images", "Text"]),
+    tests("InternVLTests", ["InternVL", "Kernels", "Checkpoint", "Tensors"]),
     tests("MeshTests", ["Mesh", "Sequencer", "StageRuntime", "InternVL", "Images", "Text"]),
   ]
 )
