@@ -42,7 +42,7 @@ public enum ComposeProblem: Error, Equatable, Sendable, CustomStringConvertible 
     case .tooDeep(let limit):
       "nested deeper than \(limit) levels"
     case .tooManyNodes(let limit):
-      "the file grows past \(limit) nodes when its aliases are expanded; use fewer aliases"
+      "the file has more than \(limit) values, counting each alias as what it stands for"
     case .syntax(let problem):
       "not YAML: \(problem)"
     case .unknownAlias(let name):

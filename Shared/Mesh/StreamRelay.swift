@@ -1,10 +1,12 @@
 import Glibc
+import Synchronization
 
 /// Makes a pair of pipes reachable as a Unix socket, for one connection: bytes go to and fro,
 /// unread.
 final class StreamRelay: Sendable {
   let path: String
-  private let listener: Int32
+  /// nil: stopped or closed, and its number perhaps somebody else's.
+  private let listener: Mutex<Int32?>
   private let reading: Int32
   private let writing: Int32
 
@@ -17,7 +19,7 @@ final class StreamRelay: Sendable {
       let listener = try listen(at: path)
       let relay = StreamRelay(
         path: path, listener: listener, reading: reading, writing: writing)
-      Threads.start(name: "relay") { relay.run() }
+      Threads.start(name: "relay") { relay.run(listener) }
       return relay
     } catch {
       close(reading)
@@ -28,15 +30,19 @@ final class StreamRelay: Sendable {
 
   private init(path: String, listener: Int32, reading: Int32, writing: Int32) {
     self.path = path
-    self.listener = listener
+    self.listener = Mutex(listener)
     self.reading = reading
     self.writing = writing
   }
 
   /// Takes no connection any more. One that stands ends with either side.
   func stop() {
-    shutdown(listener, Int32(SHUT_RDWR))
-    unlink(path)
+    listener.withLock { listener in
+      guard let number = listener else { return }
+      shutdown(number, Int32(SHUT_RDWR))
+      unlink(path)
+      listener = nil
+    }
   }
 
   private static func listen(at path: String) throws(MeshError) -> Int32 {
@@ -63,11 +69,16 @@ final class StreamRelay: Sendable {
     return descriptor
   }
 
-  private func run() {
-    let connection = accept(listener, nil, nil)
+  /// - Parameter number: the listener's, which only this thread closes.
+  private func run(_ number: Int32) {
+    let connection = accept(number, nil, nil)
     if connection >= 0 { _ = fcntl(connection, F_SETFD, FD_CLOEXEC) }
-    close(listener)
-    unlink(path)
+    listener.withLock { listener in
+      close(number)
+      // After a stop, another relay may have the path.
+      if listener != nil { unlink(path) }
+      listener = nil
+    }
     guard connection >= 0 else {
       close(reading)
       close(writing)

@@ -145,6 +145,21 @@ import Testing
     #expect(file.unsetVariables == ["U"])
   }
 
+  @Test func `Defaults within defaults have a limit`() throws {
+    func nested(_ levels: Int) -> String {
+      String(repeating: "${U:-", count: levels) + "x" + String(repeating: "}", count: levels)
+    }
+    #expect(try Self.service("    command: [\"\(nested(8))\"]").command == ["x"])
+    let error = #expect(throws: MeshError.self) {
+      try Self.service("    command: [\"\(nested(9))\"]")
+    }
+    #expect(
+      error
+        == .invalidFile(
+          path: "mesh.yaml", line: 3,
+          .badInterpolation("x", reason: "defaults are nested too deep")))
+  }
+
   @Test func `A number in a variable is a number`() throws {
     #expect(try Self.service("    command: a\n    cpus: ${N}", ["N": "2"]).cpus == 2)
   }
