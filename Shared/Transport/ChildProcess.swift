@@ -10,7 +10,7 @@ import CPlatform
 enum ChildProcess {
   /// Waits for the process, whose input has ended; asks it to end, then makes it. Blocks.
   static func end(_ process: pid_t) {
-    for (patience, signal) in [(2000, SIGTERM), (2000, SIGKILL)] {
+    for (patience, signal) in [(1000, SIGTERM), (2000, SIGKILL)] {
       if hasEnded(process, within: patience) { return }
       kill(process, signal)
     }

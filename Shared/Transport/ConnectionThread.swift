@@ -100,7 +100,11 @@ final class ConnectionThread: FrameReader.Source {
       if connection.closeReason != nil { throw Ended() }
       let readiness = carrier.wait(forOutput: outbox.hasQueued, until: deadline)
       if readiness.output { outbox.flush() }
-      guard readiness.input else { continue }
+      guard readiness.input else {
+        // What the peer still said before comes first.
+        if outbox.hasFailed { throw Ended() }
+        continue
+      }
       switch carrier.receive(buffer, passed: &passed) {
       case .bytes(let count): return count
       case .wouldBlock: continue

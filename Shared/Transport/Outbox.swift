@@ -39,6 +39,7 @@ final class Outbox: Sendable {
     var queuedBytes = 0
     var released: [UInt64] = []
     var waiters: [Waiter<Void>] = []
+    var hasFailed = false
 
     var isEmpty: Bool { first == items.count }
   }
@@ -71,7 +72,7 @@ final class Outbox: Sendable {
       guard state.items.count - state.first < Outbox.maximumItems else { return (.stuck, false) }
       var item = item
       if state.isEmpty {
-        if write(&item) { return (.accepted, false) }
+        if write(&item, &state) { return (.accepted, state.hasFailed) }
         state.items.removeAll(keepingCapacity: true)
         state.first = 0
       }
@@ -98,6 +99,9 @@ final class Outbox: Sendable {
   /// Whether the thread should wait for room.
   var hasQueued: Bool { state.withLock { !$0.isEmpty } }
 
+  /// Whether the carrier takes nothing any more.
+  var hasFailed: Bool { state.withLock { $0.hasFailed } }
+
   /// Sends what the carrier has room for. For the connection's thread.
   func flush() {
     let (done, waiters): ([Item], [Waiter<Void>]) = state.withLock { state in
@@ -106,7 +110,9 @@ final class Outbox: Sendable {
       repeat {
         while !state.isEmpty {
           let before = state.items[state.first].sent
-          let finished = write(&state.items[state.first])
+          var item = state.items[state.first]
+          let finished = write(&item, &state)
+          state.items[state.first].sent = item.sent
           state.queuedBytes -= state.items[state.first].sent - before
           guard finished else { break }
           done.append(state.items[state.first])
@@ -158,15 +164,15 @@ final class Outbox: Sendable {
     var frame = Frame(kind: .release)
     swap(&frame.released, &state.released)
     var item = Item(head: Outbox.encode(frame), tensors: [], descriptor: nil)
-    if write(&item) { return true }
+    if write(&item, &state) { return !state.hasFailed }
     state.queuedBytes += item.byteCount - item.sent
     state.items.append(item)
     return false
   }
 
-  /// - Returns: whether the frame went out in full. A carrier that fails takes everything: its
-  ///   reading end tells the connection what happened.
-  private func write(_ item: inout Item) -> Bool {
+  /// - Returns: whether the frame went out in full. A carrier that fails takes everything, and
+  ///   the connection's thread learns of it.
+  private func write(_ item: inout Item, _ state: inout State) -> Bool {
     while item.sent < item.byteCount {
       let outcome: Carrier.Outcome = withUnsafeTemporaryAllocation(
         of: iovec.self, capacity: 1 + item.tensors.count
@@ -195,7 +201,9 @@ final class Outbox: Sendable {
       switch outcome {
       case .bytes(let count): item.sent += count
       case .wouldBlock: return false
-      case .ended, .failed: item.sent = item.byteCount
+      case .ended, .failed:
+        item.sent = item.byteCount
+        state.hasFailed = true
       }
     }
     return true

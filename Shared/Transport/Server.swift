@@ -78,7 +78,8 @@ public final class Server: Sendable {
     do {
       try await finished.value(whenCancelled: .cancelled("the server"))
     } catch {
-      await shutDown(grace: .zero)
+      // In a task of its own, since this one's cancellation would cut the waiting short.
+      await Task { await shutDown(grace: .zero) }.value
     }
   }
 

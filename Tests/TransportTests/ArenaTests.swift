@@ -30,7 +30,7 @@ import Testing
   }
 
   private func options(arenaBytes: Int) -> ConnectionOptions {
-    var options = ConnectionOptions()
+    var options = ConnectionOptions.patient
     options.arenaBytes = arenaBytes
     return options
   }
@@ -64,9 +64,9 @@ import Testing
         Methods.LanguageModel.step, StepRequest(), tensors: [Attachment(tensor)])
       own = tensor
     }
-    #expect(kept.all[0].tensor.floats == ramp([3000]).floats)
+    #expect(kept.all[0].tensor.hasSameBytes(as: ramp([3000])))
     own = nil
-    #expect(kept.all[0].tensor.floats == ramp([3000]).floats)
+    #expect(kept.all[0].tensor.hasSameBytes(as: ramp([3000])))
     kept.dropAll()
   }
 
@@ -159,7 +159,7 @@ import Testing
     let arena = try SendArena(byteCount: 1 << 16) { _, _ in }
     var generator = SeededGenerator(seed: 7)
     var held: [Storage] = []
-    for _ in 0..<2000 {
+    for _ in 0..<500 {
       if Bool.random(using: &generator), !held.isEmpty {
         held.remove(at: Int.random(in: held.indices, using: &generator))
       } else if let storage = try arena.allocateNow(Int.random(in: 0...3000, using: &generator)) {
@@ -187,7 +187,7 @@ import Testing
       #expect(error?.code == .resourceExhausted)
       let reply = try await ends.client.call(
         Methods.LanguageModel.step, StepRequest(), tensors: [Attachment(ramp([4096]))])
-      #expect(reply.tensors[0].tensor.floats == ramp([4096]).floats)
+      #expect(reply.tensors[0].tensor.hasSameBytes(as: ramp([4096])))
     }
   }
 
@@ -207,7 +207,7 @@ import Testing
       tensor.copyElements(from: ramp([5000]))
       let reply = try await ends.client.call(
         Methods.LanguageModel.step, StepRequest(), tensors: [Attachment(tensor)])
-      #expect(reply.tensors[0].tensor.floats == ramp([5000]).floats)
+      #expect(reply.tensors[0].tensor.hasSameBytes(as: ramp([5000])))
     }
   }
 

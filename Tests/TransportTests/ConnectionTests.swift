@@ -22,7 +22,7 @@ import Testing
       #expect(reply.tensors.map(\.name) == ["large", nil, "empty", nil, "scalar", "view"])
       #expect(
         reply.tensors.map(\.tensor.shape) == [[129, 257], [3, 1], [0, 7], [5], [], [47, 257]])
-      #expect(reply.tensors[0].tensor.floats == large.floats)
+      #expect(reply.tensors[0].tensor.hasSameBytes(as: large))
       #expect(reply.tensors[1].tensor.floats == ramp([3]).floats)
       #expect(reply.tensors[2].tensor.scalarType == .bfloat16)
       #expect(reply.tensors[3].tensor.withElements(of: UInt8.self) { Array($0) } == [1, 2, 3, 254, 255])
@@ -46,7 +46,9 @@ import Testing
         Methods.Gateway.chat, ChatRequest(turns: [ChatTurn(role: "user", text: "n")]))
       {
         let index = texts.count
-        if index % 50 == 0 { #expect(event.tensors[0].tensor.floats == ramp([index * 10]).floats) }
+        if index % 50 == 0 {
+          #expect(event.tensors[0].tensor.hasSameBytes(as: ramp([index * 10])))
+        }
         texts.append(event.message.text)
       }
       #expect(texts == (0..<300).map { "n\($0)" })
@@ -63,7 +65,7 @@ import Testing
         written.add(index)
       }
     }
-    var options = ConnectionOptions()
+    var options = ConnectionOptions.patient
     options.streamWindow = 8
     try await withEnds(carrier, server: router, options: options) { (ends: Ends) async throws in
       var iterator = ends.client.stream(Methods.Gateway.chat, ChatRequest()).makeAsyncIterator()
@@ -223,16 +225,13 @@ import Testing
       let tensor = ramp([1025, 7168])
       let reply = try await ends.client.call(
         Methods.LanguageModel.step, StepRequest(), tensors: [Attachment(tensor)])
-      let same = reply.tensors[0].tensor.withElements(of: UInt32.self) { found in
-        tensor.withElements(of: UInt32.self) { found.elementsEqual($0) }
-      }
-      #expect(same)
+      #expect(reply.tensors[0].tensor.hasSameBytes(as: tensor))
     }
   }
 
   @Test("big tensors both ways at once do not block each other", arguments: TestCarrier.allCases)
   func duplex(carrier: TestCarrier) async throws {
-    var options = ConnectionOptions()
+    var options = ConnectionOptions.patient
     options.arenaBytes = 0
     try await withEnds(carrier, client: echoRouter(), server: echoRouter(), options: options) {
       (ends: Ends) async throws in
@@ -278,7 +277,7 @@ import Testing
               StepRequest(steps: [SequenceStep(sequence: UInt64(index))]),
               tensors: [Attachment(tensor)], deadline: .after(.seconds(60)))
             return reply.message.results[0].sequence == UInt64(index)
-              && reply.tensors[0].tensor.floats == tensor.floats
+              && reply.tensors[0].tensor.hasSameBytes(as: tensor)
           }
         }
         for try await isRight in group { #expect(isRight) }
@@ -346,7 +345,7 @@ import Testing
   @Test("more calls at a time than allowed are RESOURCE_EXHAUSTED")
   func tooManyCalls() async throws {
     let events = Notes<String>()
-    var options = ConnectionOptions()
+    var options = ConnectionOptions.patient
     options.maximumCalls = 3
     try await withEnds(.inProcess, server: waitingRouter(events), options: options) { (ends: Ends) async throws in
       let waiting = (0..<3).map { _ in
@@ -387,7 +386,7 @@ import Testing
 
   @Test("a peer that reads nothing makes callers wait, not the queue grow")
   func outboundBackPressure() async throws {
-    var options = ConnectionOptions()
+    var options = ConnectionOptions.patient
     options.maximumQueuedBytes = 1 << 20
     options.arenaBytes = 0
     let (one, two) = try Dialer.pair()

@@ -60,14 +60,14 @@ private final class Bytes: FrameReader.Source {
     Frame(kind: .hello, version: 1, acceptsArena: true, streamWindow: 64),
     Frame(
       kind: .request, call: 3, method: "chiasm.v1.LanguageModel/Step", timeoutMicroseconds: 10,
-      message: Array(repeating: 7, count: 70_000)),
+      message: Array(repeating: 7, count: 7_000)),
     Frame(
       kind: .status, call: 3, status: CallStatus(code: .ok), message: [1],
       tensors: [
         TensorRef(scalarType: .uint8, shape: [5], byteCount: 5),
         TensorRef(scalarType: .float32, shape: [2, 0], byteCount: 0),
         TensorRef(scalarType: .uint8, shape: [8], byteCount: 8, arenaOffset: 64),
-        TensorRef(scalarType: .float32, shape: [1000, 90], byteCount: 360_000),
+        TensorRef(scalarType: .float32, shape: [1000, 9], byteCount: 36_000),
       ]),
     Frame(kind: .release, released: [1, 2, 3]), Frame(kind: .goAway),
   ]
@@ -81,18 +81,18 @@ private final class Bytes: FrameReader.Source {
     }
   }
 
-  @Test("frames come out whole, in whatever pieces they come in", arguments: 0..<20)
+  @Test("frames come out whole, in whatever pieces they come in", arguments: 0..<10)
   func pieces(seed: UInt64) {
     let (frames, tensors, end) = Self.read(Self.sampleBytes, seed: seed)
     #expect(frames == Self.sample)
-    #expect(tensors.map(\.byteCount) == [5, 0, 360_000])
+    #expect(tensors.map(\.byteCount) == [5, 0, 36_000])
     #expect(
-      tensors[2].storage.base.load(fromByteOffset: 359_999, as: UInt8.self)
-        == UInt8(truncatingIfNeeded: 359_999))
+      tensors[2].storage.base.load(fromByteOffset: 35_999, as: UInt8.self)
+        == UInt8(truncatingIfNeeded: 35_999))
     #expect(end is Bytes.End)
   }
 
-  @Test("random bytes are refused or wait for more", arguments: 0..<50)
+  @Test("random bytes are refused or wait for more", arguments: 0..<20)
   func noise(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
     for _ in 0..<50 {
@@ -108,7 +108,7 @@ private final class Bytes: FrameReader.Source {
     }
   }
 
-  @Test("damaged frames are refused, read otherwise, or wait for more", arguments: 0..<30)
+  @Test("damaged frames are refused, read otherwise, or wait for more", arguments: 0..<20)
   func damage(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
     let whole = Self.sample.filter { ($0.message?.count ?? 0) < 100 && $0.tensors.isEmpty }

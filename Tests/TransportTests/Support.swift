@@ -32,7 +32,7 @@ struct NotInTime: Error {}
 
 /// Waits until a condition holds that another thread brings about.
 func eventually(_ condition: () -> Bool) async throws {
-  let deadline = Deadline.after(.seconds(30))
+  let deadline = Deadline.after(.seconds(100))
   while !condition() {
     guard !deadline.isPassed else { throw NotInTime() }
     try await Task.sleep(for: .milliseconds(2))
@@ -83,7 +83,7 @@ struct Ends: Sendable {
 
 func withEnds(
   _ carrier: TestCarrier, client: Router = .init(), server: Router = .init(),
-  options: ConnectionOptions = .init(), _ body: (Ends) async throws -> Void
+  options: ConnectionOptions = .patient, _ body: (Ends) async throws -> Void
 ) async throws {
   let ends: Ends
   switch carrier {
@@ -109,7 +109,7 @@ func withEnds(
       options: serverOptions)
     Task { try await host.run() }
     let connection = try await Connection.connect(
-      to: host.endpoint, options: options, router: client, deadline: .after(.seconds(20)))
+      to: host.endpoint, options: options, router: client, deadline: .after(.seconds(100)))
     ends = Ends(
       client: connection, server: try await accepted.wait(for: 1)[0], host: host,
       directory: directory)
@@ -156,12 +156,35 @@ func failure(_ body: () async throws -> Void) async -> RPCError? {
   }
 }
 
+/// Elements that differ from their neighbours, made fast: tests share two threads.
 func ramp(_ shape: [Int]) -> Tensor {
   let tensor = Tensor(uninitialized: .float32, shape)
   tensor.withElements(of: Float.self) { elements in
-    for index in elements.indices { elements[index] = Float(index % 8191) - 4000 }
+    var filled = min(elements.count, 1021)
+    for index in 0..<filled { elements[index] = Float(index) - 500 }
+    while filled < elements.count {
+      let count = min(filled, elements.count - filled)
+      memcpy(tensor.baseAddress + filled * 4, tensor.baseAddress, count * 4)
+      filled += count
+    }
   }
   return tensor
+}
+
+extension Tensor {
+  func hasSameBytes(as other: Tensor) -> Bool {
+    scalarType == other.scalarType && shape == other.shape
+      && memcmp(baseAddress, other.baseAddress, byteCount) == 0
+  }
+}
+
+extension ConnectionOptions {
+  /// For tests that wait for their turn on a busy machine.
+  static var patient: ConnectionOptions {
+    var options = ConnectionOptions()
+    options.handshakeTimeout = .seconds(100)
+    return options
+  }
 }
 
 /// SplitMix64.

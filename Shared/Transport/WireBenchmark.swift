@@ -1,0 +1,128 @@
+import Messages
+import Tensors
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// What calls and hand-overs cost over a Unix socket on this machine.
+///
+/// Both ends are in this process, each with its own threads, so that the processor time counted
+/// is that of both.
+public struct WireBenchmark: Sendable {
+  /// Median time of a unary call whose handler runs in a task.
+  public var roundTrip: Duration
+  /// Median time of a unary call answered on the connection's thread.
+  public var immediateRoundTrip: Duration
+  /// Processor time of handing a tensor of 29 MB over, written in place.
+  public var arenaHandover: Duration
+  /// Processor time of copying the same tensor from elsewhere into the arena and handing it over.
+  public var copiedHandover: Duration
+  /// Processor time of the same with the elements after the message, in the stream.
+  public var streamHandover: Duration
+  /// Processor time of packing and unpacking the same bytes inside a message, unsent.
+  public var insideMessage: Duration
+
+  /// - Parameters:
+  ///   - directory: where the socket is made; of this user alone.
+  ///   - calls: round trips measured.
+  ///   - handovers: tensors handed over in each way.
+  public static func run(
+    directory: String, calls: Int = 2000, handovers: Int = 20
+  ) async throws -> WireBenchmark {
+    precondition(calls > 0 && handovers > 0)
+    let endpoint = Endpoint.unix(path: "\(directory)/wire-benchmark-\(getpid())")
+    var router = Router()
+    router.handle(Methods.LanguageModel.step) { _, _ in Payload(StepReply()) }
+    HealthService().register(in: &router)
+    let server = try Server(endpoint, router: router)
+    async let serving: Void = server.run()
+    do {
+      let result = try await measure(endpoint, calls, handovers)
+      await server.shutDown(grace: .zero)
+      try await serving
+      return result
+    } catch {
+      await server.shutDown(grace: .zero)
+      throw error
+    }
+  }
+
+  private static func measure(
+    _ endpoint: Endpoint, _ calls: Int, _ handovers: Int
+  ) async throws -> WireBenchmark {
+    let connection = try await Connection.connect(to: endpoint, deadline: .after(.seconds(10)))
+    defer { connection.close() }
+    var streaming = ConnectionOptions()
+    streaming.arenaBytes = 0
+    let stream = try await Connection.connect(
+      to: endpoint, options: streaming, deadline: .after(.seconds(10)))
+    defer { stream.close() }
+    let shape = [1025, 7168]
+    let source = Tensor(zeros: .float32, shape)
+
+    func handOver(_ connection: Connection, _ tensor: Tensor) async throws {
+      _ = try await connection.call(
+        Methods.LanguageModel.step, StepRequest(), tensors: [Attachment(tensor)],
+        deadline: .after(.seconds(60)))
+    }
+    let roundTrip = try await median(calls) {
+      _ = try await connection.call(
+        Methods.LanguageModel.step, StepRequest(), deadline: .after(.seconds(60)))
+    }
+    let immediate = try await median(calls) {
+      _ = try await connection.call(
+        Methods.Health.check, HealthCheckRequest(), deadline: .after(.seconds(60)))
+    }
+    // Written in place by whoever computes it: the writing itself is not the wire's cost.
+    let arena = try await processorTime(handovers) {
+      try await handOver(connection, try await connection.allocate(.float32, shape))
+    }
+    let copied = try await processorTime(handovers) { try await handOver(connection, source) }
+    let streamed = try await processorTime(handovers) { try await handOver(stream, source) }
+    let bytes = source.withElements(of: UInt32.self) { Array(UnsafeRawBufferPointer($0)) }
+    let inside = try await processorTime(handovers) {
+      _ = try Frame.decode(Frame(kind: .request, message: bytes).encoded())
+    }
+    return WireBenchmark(
+      roundTrip: roundTrip, immediateRoundTrip: immediate, arenaHandover: arena,
+      copiedHandover: copied, streamHandover: streamed, insideMessage: inside)
+  }
+
+  private static func median(
+    _ count: Int, _ body: () async throws -> Void
+  ) async throws -> Duration {
+    for _ in 0..<min(count, 100) { try await body() }
+    var times: [Duration] = []
+    times.reserveCapacity(count)
+    let clock = ContinuousClock()
+    for _ in 0..<count {
+      let start = clock.now
+      try await body()
+      times.append(start.duration(to: clock.now))
+    }
+    times.sort()
+    return times[count / 2]
+  }
+
+  private static func processorTime(
+    _ count: Int, _ body: () async throws -> Void
+  ) async throws -> Duration {
+    for _ in 0..<min(count, 3) { try await body() }
+    let start = processorTime()
+    for _ in 0..<count { try await body() }
+    return (processorTime() - start) / count
+  }
+
+  /// Of all threads of the process, in user and kernel mode.
+  private static func processorTime() -> Duration {
+    var usage = rusage()
+    getrusage(Int32(RUSAGE_SELF.rawValue), &usage)
+    func duration(_ time: timeval) -> Duration {
+      .seconds(Int64(time.tv_sec)) + .microseconds(Int64(time.tv_usec))
+    }
+    return duration(usage.ru_utime) + duration(usage.ru_stime)
+  }
+}
