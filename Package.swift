@@ -103,7 +103,7 @@ let package = Package(
         "Transport", "Messages", "Text", "Images", "Checkpoint", "Threads", "CPlatform", "Tensors",
         logging,
       ]),
-    library("Mesh", ["Transport", "Messages", "CPlatform", yams, logging]),
+    library("Mesh", ["Transport", "Messages", "CPlatform", yams]),
 
     // Floor 5: executables.
     service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments]),
@@ -120,14 +120,20 @@ let package = Package(
     // Tests.
     .target(name: "Support", dependencies: ["Tensors"], path: "Tests/Support"),
     tests("TensorsTests", ["Tensors"]),
-    tests("KernelsTests", ["Kernels"]),
-    tests("CheckpointTests", ["Checkpoint"]),
-    tests("ImagesTests", ["Images"]),
+    tests("ThreadsTests", ["Threads"]),
+    tests("KernelsTests", ["Kernels", "CKernels", "Tensors"]),
+    tests("CheckpointTests", ["Checkpoint", "Tensors"]),
+    tests("ImagesTests", ["Images", "Tensors"]),
     tests("TextTests", ["Text"]),
     tests("SamplingTests", ["Sampling"]),
     tests("MessagesTests", ["Messages"]),
-    tests("TransportTests", ["Transport"]),
+    tests("TransportTests", ["Transport", "Messages", "Tensors", "CPlatform"]),
     tests("InternVLTests", ["InternVL", "Kernels", "Checkpoint", "Tensors"]),
-    tests("MeshTests", ["Mesh", "Sequencer", "StageRuntime", "InternVL", "Images", "Text"]),
+    tests(
+      "MeshTests",
+      [
+        "Mesh", "Sequencer", "StageRuntime", "InternVL", "Checkpoint", "Kernels", "Transport",
+        "Messages", "Tensors", "CPlatform",
+      ]),
   ]
 )

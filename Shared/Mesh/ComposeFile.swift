@@ -219,7 +219,11 @@ extension ComposeFile.Service {
   public var arguments: [String] { entrypoint + command }
 
   /// Speaks over its standard input and output instead of a socket.
-  public var usesStandardStreams: Bool { arguments.contains("--stdio") }
+  ///
+  /// Words inside an argument count: `sh -c "exec chiasm-language --stdio …"`.
+  public var usesStandardStreams: Bool {
+    arguments.contains { $0.split(whereSeparator: \.isWhitespace).contains("--stdio") }
+  }
 
   /// What follows `--listen`, if anything.
   public var listenAddress: String? { value(of: "--listen") }

@@ -110,8 +110,9 @@ actor Scheduler {
       let reply = try await send(request)
       accept(reply, of: request)
     } catch {
+      let failure = Scheduler.plain(error)
       for step in request.steps {
-        if let answer = answers[step.sequence] { fail(step.sequence, answer, error) }
+        if let answer = answers[step.sequence] { fail(step.sequence, answer, failure) }
       }
     }
     underWay -= 1
@@ -156,6 +157,13 @@ actor Scheduler {
         turns.removeAll { $0 == id }
       }
     }
+  }
+
+  /// A lost connection as the one who asked should read it.
+  private static func plain(_ error: any Error) -> any Error {
+    guard let error = error as? RPCError, error.code == .unavailable else { return error }
+    return RPCError(
+      .unavailable, "a language stage went away in mid-answer (\(error.message)); ask again")
   }
 
   private func fail(_ id: UInt64, _ answer: Answer, _ error: any Error) {

@@ -111,11 +111,10 @@ private final class Queue: @unchecked Sendable {
     while true {
       pthread_mutex_lock(lock)
       while closures.isEmpty && !isClosed { pthread_cond_wait(condition, lock) }
-      let batch = closures
-      closures.removeAll(keepingCapacity: true)
+      let next = closures.isEmpty ? nil : closures.removeFirst()
       pthread_mutex_unlock(lock)
-      if batch.isEmpty { return }
-      for closure in batch { closure() }
+      guard let next else { return }
+      next()
     }
   }
 }
