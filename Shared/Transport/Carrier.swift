@@ -105,7 +105,8 @@ final class Carrier: Sendable {
     return withUnsafeTemporaryAllocation(of: pollfd.self, capacity: 3) { polls in
       polls.initializeElement(
         at: 0,
-        to: pollfd(fd: input, events: shared && forOutput ? readable | writable : readable, revents: 0))
+        to: pollfd(
+          fd: input, events: shared && forOutput ? readable | writable : readable, revents: 0))
       polls.initializeElement(at: 1, to: pollfd(fd: wakeDescriptor, events: readable, revents: 0))
       polls.initializeElement(
         at: 2, to: pollfd(fd: !shared && forOutput ? output : -1, events: writable, revents: 0))

@@ -55,7 +55,8 @@ extension Connection {
   private func checkSize(_ payload: RawPayload) throws {
     // The rest of a head: method, authority, status, references.
     let headBytes =
-      payload.message.count + payload.tensors.reduce(4096) {
+      payload.message.count
+      + payload.tensors.reduce(4096) {
         $0 + 128 + ($1.name?.utf8.count ?? 0)
       }
     guard headBytes <= options.maximumHeadBytes else {
@@ -67,12 +68,17 @@ extension Connection {
     guard payload.tensors.count <= options.maximumTensors else {
       throw RPCError(
         .resourceExhausted,
-        "\(payload.tensors.count) tensors beside one message; at most \(options.maximumTensors) travel")
+        "\(payload.tensors.count) tensors beside one message; at most"
+          + " \(options.maximumTensors) travel"
+      )
     }
-    if let tensor = payload.tensors.first(where: { $0.tensor.shape.count > Connection.maximumRank }) {
+    if let tensor = payload.tensors.first(where: { $0.tensor.shape.count > Connection.maximumRank })
+    {
       throw RPCError(
         .invalidArgument,
-        "a tensor of shape \(tensor.tensor.shape); at most \(Connection.maximumRank) dimensions travel")
+        "a tensor of shape \(tensor.tensor.shape); at most"
+          + " \(Connection.maximumRank) dimensions travel"
+      )
     }
   }
 

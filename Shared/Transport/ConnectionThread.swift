@@ -35,7 +35,8 @@ final class ConnectionThread: FrameReader.Source {
     } catch let violation as WireViolation {
       connection.end(violation)
     } catch let ended as Ended {
-      connection.end(RPCError(.unavailable, "\(connection.peer) closed the connection\(ended.detail)"))
+      connection.end(
+        RPCError(.unavailable, "\(connection.peer) closed the connection\(ended.detail)"))
     } catch {
       connection.end(RPCError(.unavailable, "\(connection.peer): \(error)"))
     }

@@ -75,7 +75,9 @@ enum Dialer {
         let error = errno
         // The server is behind with accepting.
         guard error == EAGAIN || error == EINTR else { throw unreachable(endpoint, error) }
-        guard !deadline.isPassed else { throw RPCError.deadlineExceeded("connecting to \(endpoint)") }
+        guard !deadline.isPassed else {
+          throw RPCError.deadlineExceeded("connecting to \(endpoint)")
+        }
         do {
           try await Task.sleep(for: .milliseconds(5))
         } catch {

@@ -37,7 +37,11 @@ final class Listener: Sendable {
 
   /// Takes the socket's name away, so that nobody finds it any more.
   func close() {
-    guard isOpen.withLock({ isOpen in defer { isOpen = false }; return isOpen }) else { return }
+    guard
+      isOpen.withLock({ isOpen in
+        defer { isOpen = false }; return isOpen
+      })
+    else { return }
     if case .unix(let path) = endpoint {
       unlink(path)
       unlink(Listener.lockPath(path))

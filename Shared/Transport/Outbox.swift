@@ -183,7 +183,9 @@ final class Outbox: Sendable {
           if skip < byteCount, let base {
             parts.initializeElement(
               at: count,
-              to: iovec(iov_base: UnsafeMutableRawPointer(mutating: base + skip), iov_len: byteCount - skip))
+              to: iovec(
+                iov_base: UnsafeMutableRawPointer(mutating: base + skip), iov_len: byteCount - skip)
+            )
             count += 1
             skip = 0
           } else {

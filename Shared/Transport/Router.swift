@@ -81,9 +81,10 @@ public struct Router: Sendable {
   /// Answers a method with a stream of responses, which ends when the handler returns.
   public mutating func handleStream<Request, Response>(
     _ method: Method<Request, Response>,
-    _ body: @escaping @Sendable (
-      Payload<Request>, CallContext, ResponseWriter<Response>
-    ) async throws -> Void
+    _ body:
+      @escaping @Sendable (
+        Payload<Request>, CallContext, ResponseWriter<Response>
+      ) async throws -> Void
   ) {
     precondition(method.streams, "\(method.name) does not stream")
     routes[method.name] = .task { raw, context, writer in
@@ -95,7 +96,8 @@ public struct Router: Sendable {
   /// Answers every method without a handler of its own, messages left encoded: a proxy. The
   /// payload returned travels with the final status: the response of a unary call.
   public mutating func forward(
-    _ body: @escaping @Sendable (RawPayload, CallContext, RawResponseWriter) async throws ->
+    _ body:
+      @escaping @Sendable (RawPayload, CallContext, RawResponseWriter) async throws ->
       RawPayload?
   ) {
     fallback = body

@@ -48,7 +48,8 @@ enum WireViolation: Error, Equatable, CustomStringConvertible {
     case .callNumber(let call, let kind): "a \(kind) with call number \(call)"
     case .tooManyTensors(let count, let limit):
       "\(count) tensors beside one message, at most \(limit) are read"
-    case .rank(let rank): "a tensor with \(rank) dimensions, at most \(Connection.maximumRank) are read"
+    case .rank(let rank):
+      "a tensor with \(rank) dimensions, at most \(Connection.maximumRank) are read"
     case .byteCount(let count, let shape): "a tensor of shape \(shape) with \(count) bytes"
     case .inlineBytes(let count, let limit):
       "\(count) bytes of tensors after one head, at most \(limit) are read"
@@ -67,7 +68,8 @@ enum WireViolation: Error, Equatable, CustomStringConvertible {
       "its arena cannot be mapped: \(String(cString: strerror(errno)))"
     case .outsideArena(let offset, let count, let arena):
       "a tensor of \(count) bytes at offset \(offset) of an arena of \(arena) bytes"
-    case .misaligned(let offset): "a tensor at arena offset \(offset), not aligned to its scalar type"
+    case .misaligned(let offset):
+      "a tensor at arena offset \(offset), not aligned to its scalar type"
     case .released(let offset): "a release of arena offset \(offset), which it does not hold"
     case .descriptors: "file descriptors that nobody expects"
     case .streamOverrun(let call): "more responses of call \(call) than it may send ahead"

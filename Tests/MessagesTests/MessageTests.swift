@@ -128,10 +128,13 @@ import Testing
     }
   }
 
-  @Test("refuses bytes that are no message", arguments: [
-    [0x0A], [0x12, 0x05, 0x41], [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
-    [0x00], [0x0B], [0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F],
-  ] as [[UInt8]])
+  @Test(
+    "refuses bytes that are no message",
+    arguments: [
+      [0x0A], [0x12, 0x05, 0x41],
+      [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF],
+      [0x00], [0x0B], [0x12, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F],
+    ] as [[UInt8]])
   func malformed(bytes: [UInt8]) {
     #expect(throws: MessagesError.malformed(message: "Status", byteCount: bytes.count)) {
       try CallStatus.decode(bytes)
@@ -187,12 +190,14 @@ import Testing
     #expect(Set(StatusCode.allCases.map(\.description)).count == 17)
   }
 
-  @Test("an error says what was found", arguments: [
-    (MessagesError.malformed(message: "Frame", byteCount: 3), "3 bytes"),
-    (.unknownEnumValue(field: "Frame.kind", value: 99), "Frame.kind is 99"),
-    (.invalidText(field: "Status.message"), "Status.message is not UTF-8"),
-    (.numberOutOfRange(field: "TensorRef.byte_count", value: 7), "TensorRef.byte_count is 7"),
-  ])
+  @Test(
+    "an error says what was found",
+    arguments: [
+      (MessagesError.malformed(message: "Frame", byteCount: 3), "3 bytes"),
+      (.unknownEnumValue(field: "Frame.kind", value: 99), "Frame.kind is 99"),
+      (.invalidText(field: "Status.message"), "Status.message is not UTF-8"),
+      (.numberOutOfRange(field: "TensorRef.byte_count", value: 7), "TensorRef.byte_count is 7"),
+    ])
   func descriptions(error: MessagesError, part: String) {
     #expect("\(error)".contains(part))
   }

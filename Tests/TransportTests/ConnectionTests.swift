@@ -25,7 +25,8 @@ import Testing
       #expect(reply.tensors[0].tensor.hasSameBytes(as: large))
       #expect(reply.tensors[1].tensor.floats == ramp([3]).floats)
       #expect(reply.tensors[2].tensor.scalarType == .bfloat16)
-      #expect(reply.tensors[3].tensor.withElements(of: UInt8.self) { Array($0) } == [1, 2, 3, 254, 255])
+      #expect(
+        reply.tensors[3].tensor.withElements(of: UInt8.self) { Array($0) } == [1, 2, 3, 254, 255])
       #expect(reply.tensor(named: "view")?.floats == large.rows(3..<50).floats)
     }
   }
@@ -72,7 +73,9 @@ import Testing
       _ = try await iterator.next()
       _ = try await written.wait(for: 8)
       // A call after it comes through, though the stream stands still.
-      _ = await failure { _ = try await ends.client.call(Methods.Stage.describe, DescribeRequest()) }
+      _ = await failure {
+        _ = try await ends.client.call(Methods.Stage.describe, DescribeRequest())
+      }
       #expect(written.all.count <= 9)
       var count = 1
       while try await iterator.next() != nil { count += 1 }
@@ -113,7 +116,8 @@ import Testing
     }
   }
 
-  @Test("cancelling the caller's task ends the call at once and cancels the handler",
+  @Test(
+    "cancelling the caller's task ends the call at once and cancels the handler",
     arguments: TestCarrier.allCases)
   func cancel(carrier: TestCarrier) async throws {
     let events = Notes<String>()
@@ -191,7 +195,8 @@ import Testing
     }
   }
 
-  @Test("a dying connection ends its calls, naming the peer, and cancels its handlers",
+  @Test(
+    "a dying connection ends its calls, naming the peer, and cancels its handlers",
     arguments: TestCarrier.allCases)
   func death(carrier: TestCarrier) async throws {
     let events = Notes<String>()
@@ -347,7 +352,8 @@ import Testing
     let events = Notes<String>()
     var options = ConnectionOptions.patient
     options.maximumCalls = 3
-    try await withEnds(.inProcess, server: waitingRouter(events), options: options) { (ends: Ends) async throws in
+    try await withEnds(.inProcess, server: waitingRouter(events), options: options) {
+      (ends: Ends) async throws in
       let waiting = (0..<3).map { _ in
         Task { try await ends.client.call(Methods.LanguageModel.step, StepRequest()) }
       }
@@ -365,7 +371,8 @@ import Testing
   func outgoingLimits() async throws {
     try await withEnds(.inProcess, server: echoRouter()) { (ends: Ends) async throws in
       let long = await failure {
-        _ = try await ends.client.begin("m", RawPayload(message: Array(repeating: 0, count: 5 << 20)))
+        _ = try await ends.client.begin(
+          "m", RawPayload(message: Array(repeating: 0, count: 5 << 20)))
       }
       #expect(long?.code == .resourceExhausted)
       let many = await failure {

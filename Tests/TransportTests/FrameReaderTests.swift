@@ -111,7 +111,8 @@ private final class Bytes: FrameReader.Source {
   @Test("damaged frames are refused, read otherwise, or wait for more", arguments: 0..<20)
   func damage(seed: UInt64) {
     var generator = SeededGenerator(seed: seed)
-    let whole = Self.sample.filter { ($0.message?.count ?? 0) < 100 && $0.tensors.isEmpty }
+    let whole =
+      Self.sample.filter { ($0.message?.count ?? 0) < 100 && $0.tensors.isEmpty }
       .flatMap { Self.encode($0) } + Self.encode(Self.sample[2])
     for _ in 0..<100 {
       var bytes = whole

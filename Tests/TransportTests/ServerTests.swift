@@ -52,7 +52,8 @@ import Testing
     }
     #expect(bound == 0)
     let refused = await failure {
-      _ = try await Connection.connect(to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
+      _ = try await Connection.connect(
+        to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
     }
     #expect(refused?.code == .unavailable)
     #expect(refused?.message.contains("nobody serves unix:") == true)
@@ -115,10 +116,13 @@ import Testing
     }
   }
 
-  @Test("a system's refusal has the status that fits", arguments: [
-    (ENOSPC, StatusCode.resourceExhausted), (EMFILE, .resourceExhausted), (EACCES, .permissionDenied),
-    (ENAMETOOLONG, .invalidArgument), (EIO, .unavailable),
-  ])
+  @Test(
+    "a system's refusal has the status that fits",
+    arguments: [
+      (ENOSPC, StatusCode.resourceExhausted), (EMFILE, .resourceExhausted),
+      (EACCES, .permissionDenied),
+      (ENAMETOOLONG, .invalidArgument), (EIO, .unavailable),
+    ])
   func systemErrors(number: Int32, code: StatusCode) {
     let error = TransportError.system(what: "making directory /x", errno: number)
     #expect(error.statusCode == code)
@@ -163,7 +167,8 @@ import Testing
     }
     #expect(refused?.code == .unavailable)
     let nobody = await failure {
-      _ = try await Connection.connect(to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
+      _ = try await Connection.connect(
+        to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
     }
     #expect(nobody?.code == .unavailable)
     release.resolve(.success(()))
@@ -219,9 +224,11 @@ import Testing
     options.connection.log = { log.add($0) }
     let server = try Server(directory.socket(), router: echoRouter(), options: options)
     Task { try await server.run() }
-    let first = try await Connection.connect(to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
+    let first = try await Connection.connect(
+      to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
     let refused = await failure {
-      _ = try await Connection.connect(to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
+      _ = try await Connection.connect(
+        to: directory.socket(), options: .patient, deadline: .after(.seconds(100)))
     }
     #expect(refused?.code == .unavailable)
     #expect(try await log.wait(for: 1)[0].contains("1 connections are open"))
@@ -310,12 +317,14 @@ import Testing
 }
 
 @Suite struct EndpointTests {
-  @Test("reads what it writes", arguments: [
-    ("unix:/run/x/s", Endpoint.unix(path: "/run/x/s")), ("unix:a b", .unix(path: "a b")),
-    ("tcp:localhost:80", .tcp(host: "localhost", port: 80)),
-    ("tcp:[::1]:65535", .tcp(host: "::1", port: 65535)), ("stdio", .stdio),
-    ("exec:ssh host chiasm-language --stdio", .exec(command: "ssh host chiasm-language --stdio")),
-  ])
+  @Test(
+    "reads what it writes",
+    arguments: [
+      ("unix:/run/x/s", Endpoint.unix(path: "/run/x/s")), ("unix:a b", .unix(path: "a b")),
+      ("tcp:localhost:80", .tcp(host: "localhost", port: 80)),
+      ("tcp:[::1]:65535", .tcp(host: "::1", port: 65535)), ("stdio", .stdio),
+      ("exec:ssh host chiasm-language --stdio", .exec(command: "ssh host chiasm-language --stdio")),
+    ])
   func parsing(text: String, endpoint: Endpoint) throws {
     #expect(try Endpoint(parsing: text) == endpoint)
     #expect("\(endpoint)" == text)
@@ -326,10 +335,13 @@ import Testing
     #expect(try Endpoint(parsing: "tcp::7000") == .tcp(host: "127.0.0.1", port: 7000))
   }
 
-  @Test("refuses other texts", arguments: [
-    "", "unix:", "exec:", "stdio:", "tcp:", "tcp:host", "tcp:host:", "tcp:host:65536", "tcp:host:-1",
-    "tcp:[::1:80", "http://x", "/run/s", "unix:a\u{0}b",
-  ])
+  @Test(
+    "refuses other texts",
+    arguments: [
+      "", "unix:", "exec:", "stdio:", "tcp:", "tcp:host", "tcp:host:", "tcp:host:65536",
+      "tcp:host:-1",
+      "tcp:[::1:80", "http://x", "/run/s", "unix:a\u{0}b",
+    ])
   func refusing(text: String) {
     #expect(throws: TransportError.invalidEndpoint(text)) { try Endpoint(parsing: text) }
   }

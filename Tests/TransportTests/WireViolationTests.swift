@@ -58,7 +58,9 @@ private final class RawPeer: Sendable {
 
   static func bytes(_ frame: Frame) -> [UInt8] {
     let head = frame.encoded()
-    return [0, 0, UInt8(head.count >> 16 & 255), UInt8(head.count >> 8 & 255), UInt8(head.count & 255)]
+    return [
+      0, 0, UInt8(head.count >> 16 & 255), UInt8(head.count >> 8 & 255), UInt8(head.count & 255),
+    ]
       + head
   }
 
@@ -171,7 +173,9 @@ private func arenaTensor(_ offset: Int, _ count: Int, type: ScalarType = .uint8)
     },
     Case(violation: .inlineBytes((1 << 20) + 1, limit: 1 << 20)) {
       $0.peer.hello()
-      $0.peer.request([TensorRef(scalarType: .uint8, shape: [(1 << 20) + 1], byteCount: (1 << 20) + 1)])
+      $0.peer.request([
+        TensorRef(scalarType: .uint8, shape: [(1 << 20) + 1], byteCount: (1 << 20) + 1)
+      ])
     },
     Case(violation: .inlineBytes(1_200_000, limit: 1 << 20)) {
       $0.peer.hello()
