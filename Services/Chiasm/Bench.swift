@@ -44,7 +44,26 @@ struct Bench: AsyncParsableCommand {
 
   // MARK: The wire
 
-  private func wire() async throws {}
+  private func wire() async throws {
+    let folder = try TemporaryFolder.make(prefix: "chiasm-wire")
+    defer { TemporaryFolder.remove(folder) }
+    let result = try await WireBenchmark.run(directory: folder)
+    func microseconds(_ duration: Duration) -> Double { duration / .microseconds(1) }
+    let inPlace = microseconds(result.arenaHandover)
+    let inside = microseconds(result.insideMessage)
+    Terminal.write(
+      """
+      the wire, over a Unix socket
+        round trip of a small call: p50 \(Figure(microseconds(result.roundTrip))) µs; answered on \
+      the connection's thread \(Figure(microseconds(result.immediateRoundTrip))) µs
+        29 MB from stage to stage, CPU of both ends: in place \(Figure(inPlace)) µs, copied into \
+      the arena \(Figure(microseconds(result.copiedHandover))) µs, in the stream \
+      \(Figure(microseconds(result.streamHandover))) µs
+        packed and unpacked inside a message: \(Figure(inside)) µs, \(Figure(inside / inPlace)) \
+      times the hand-over in place
+
+      """)
+  }
 
   // MARK: The model
 

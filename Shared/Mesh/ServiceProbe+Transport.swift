@@ -1,4 +1,5 @@
 import Messages
+import Synchronization
 import Transport
 
 extension ServiceProbe {
@@ -48,17 +49,65 @@ extension ServiceProbe {
       cacheTokensUsed: UInt64(clamping: stage.cacheTokensUsed))
   }
 
+  /// Joins a service's standard streams with a socket at `address`, and with the services whose
+  /// sockets lie beside it: a call that the service makes goes to the one that its authority
+  /// names.
   @Sendable private static func bridgeStreams(
     _ address: String, _ reading: Int32, _ writing: Int32
   ) async throws {
-    // Transport connects to addresses, not to descriptors.
-    let path = address.dropFirst("unix:".count) + ".relay"
-    let relay = try StreamRelay.start(path: String(path), reading: reading, writing: writing)
-    defer { relay.stop() }
-    let channel = Channel(.unix(path: relay.path))
-    defer { channel.close() }
-    let server = try Server(
-      Endpoint(parsing: address), router: Bridge.router(to: channel))
-    try await server.run()
+    let endpoint = try Endpoint(parsing: address)
+    let neighbours = Neighbours(of: address)
+    // A service reads its weights before it says hello; how long it may take is the supervisor's
+    // to decide, which cancels.
+    let connection = try await Connection.connect(
+      reading: reading, writing: writing, peer: "the service behind \(address)",
+      router: Bridge.router { context in
+        let channel = try neighbours.channel(named: context.authority ?? "")
+        return (try await channel.connection(deadline: context.deadline), authority: nil)
+      }, deadline: .after(.seconds(24 * 3600)))
+    defer { connection.close() }
+    let server = try Server(endpoint, router: Bridge.router { _ in (connection, authority: nil) })
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await server.run() }
+      group.addTask {
+        await connection.closed()
+        await server.shutDown(grace: .zero)
+      }
+      defer { group.cancelAll() }
+      try await group.next()
+      connection.close()
+    }
+  }
+}
+
+/// The services of a mesh as one behind a bridge can call them: by name.
+private final class Neighbours: Sendable {
+  private let folder: String
+  private let channels = Mutex<[String: Channel]>([:])
+
+  init(of address: String) {
+    let path = address.dropFirst("unix:".count)
+    folder = String(path[..<(path.lastIndex(of: "/") ?? path.startIndex)])
+  }
+
+  /// - Throws: NOT_FOUND for what is no name of a service.
+  func channel(named name: String) throws -> Channel {
+    let isName = !name.isEmpty && name.utf8.allSatisfy { byte in
+      switch byte {
+      case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+        UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "-"), UInt8(ascii: "_"):
+        true
+      default: false
+      }
+    }
+    guard isName else {
+      throw RPCError(.notFound, "\"\(name)\" is no service of this mesh; give --next peer:NAME")
+    }
+    return channels.withLock { channels in
+      if let channel = channels[name] { return channel }
+      let channel = Channel(.unix(path: "\(folder)/\(name).sock"))
+      channels[name] = channel
+      return channel
+    }
   }
 }

@@ -54,6 +54,8 @@ public final class LanguageService: StageService {
 
   public var summary: String { summaryLine }
 
+  public func didConnect(_ connection: Connection) { core.next?.didConnect(connection) }
+
   public var router: Router {
     var router = Router()
     let worker = worker
@@ -134,7 +136,7 @@ public final class LanguageService: StageService {
     var reply = try await next.call(
       Methods.LanguageModel.step, request,
       tensors: [Attachment(output.rows(0..<outcome.rows), name: "hidden")],
-      authority: core.nextAuthority, deadline: context.deadline)
+      deadline: context.deadline)
     reply.message.results += outcome.results
     reply.message.busyMicroseconds.append(busy)
     return reply

@@ -34,6 +34,8 @@ public final class ProjectorService: StageService {
       "projector", weightBytes: stage.weightBytes, workingBytes: stage.workingBytes)
   }
 
+  public func didConnect(_ connection: Connection) { core.next?.didConnect(connection) }
+
   public var router: Router {
     var router = Router()
     core.register(in: &router, fill: { _ in }, detach: { _ in })
@@ -71,7 +73,7 @@ public final class ProjectorService: StageService {
     var reply = try await next.call(
       Methods.LanguageModel.placeImage, payload.message,
       tensors: [Attachment(rows, name: "projector")],
-      authority: core.nextAuthority, deadline: context.deadline)
+      deadline: context.deadline)
     reply.message.busyMicroseconds.append(busy)
     if payload.message.captureProjector {
       reply.tensors.append(Attachment(rows, name: "projector"))

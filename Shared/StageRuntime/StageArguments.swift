@@ -34,7 +34,8 @@ public struct StageArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Where the output goes: unix:PATH, tcp:HOST:PORT or exec:COMMAND.", valueName: "address"))
+      "Where the output goes: unix:PATH, tcp:HOST:PORT, exec:COMMAND, or, back over --stdio to the "
+        + "service of that name, peer:NAME.", valueName: "address"))
   public var next: String?
 
   @Option(help: ArgumentHelp("cpu, or cuda:N.", valueName: "device"))
@@ -67,7 +68,7 @@ public struct StageArguments: ParsableArguments {
         try .init(stage: stage ?? "0/1")
       }
     return StageOptions(
-      model: model, slice: slice, next: try next.map { try Endpoint(parsing: $0) },
+      model: model, slice: slice, next: try next.map { try Next(parsing: $0) },
       device: device, threads: threads ?? Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
   }
 

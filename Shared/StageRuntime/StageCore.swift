@@ -8,8 +8,7 @@ import Transport
 /// stage, the calls that describe and attach, and the counters.
 final class StageCore: Sendable {
   let thread: DedicatedThread
-  let next: Channel?
-  let nextAuthority: String?
+  let next: Downstream?
   let health = HealthService()
   let logger: Logger
   private let description: StageDescription
@@ -21,8 +20,7 @@ final class StageCore: Sendable {
 
   init(description: StageDescription, options: StageOptions, logger: Logger) {
     thread = DedicatedThread(name: "compute")
-    next = options.next.map { Channel($0) }
-    nextAuthority = options.nextAuthority
+    next = options.next.map { Downstream($0) }
     self.description = description
     self.logger = logger
     health.set("", .serving)
@@ -82,4 +80,6 @@ public protocol StageService: Sendable {
   var router: Router { get }
   /// What the stage holds, for its first log line.
   var summary: String { get }
+  /// Tells of a connection on which the stage is spoken to.
+  func didConnect(_ connection: Connection)
 }

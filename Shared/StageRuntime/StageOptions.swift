@@ -8,9 +8,7 @@ public struct StageOptions: Sendable {
   public var model: String
   public var slice: Slice
   /// Where the stage's output goes.
-  public var next: Endpoint?
-  /// Which of several services behind `next` it goes to.
-  public var nextAuthority: String?
+  public var next: Next?
   public var device: String
   public var threads: Int
   /// Positions of the key-value cache.
@@ -19,14 +17,13 @@ public struct StageOptions: Sendable {
   public var pictureBytes: Int
 
   public init(
-    model: String, slice: Slice = .stage(0, of: 1), next: Endpoint? = nil,
-    nextAuthority: String? = nil, device: String = "cpu", threads: Int = 1,
+    model: String, slice: Slice = .stage(0, of: 1), next: Next? = nil,
+    device: String = "cpu", threads: Int = 1,
     cacheTokens: Int = 16384, pictureBytes: Int = 1 << 30
   ) {
     self.model = model
     self.slice = slice
     self.next = next
-    self.nextAuthority = nextAuthority
     self.device = device
     self.threads = threads
     self.cacheTokens = cacheTokens

@@ -16,7 +16,9 @@ public enum StageProcess {
     logger.logLevel = arguments.logLevel
     let stage = try make(logger)
     let endpoint = try arguments.endpoint()
-    let server = try Server(endpoint, router: stage.router)
+    var options = ServerOptions()
+    options.didConnect = { stage.didConnect($0) }
+    let server = try Server(endpoint, router: stage.router, options: options)
     logger.info("\(stage.summary)", metadata: ["listening": "\(endpoint)"])
     let group = ServiceGroup(
       configuration: .init(

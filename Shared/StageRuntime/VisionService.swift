@@ -44,6 +44,8 @@ public final class VisionService: StageService {
       weightBytes: stage.weightBytes, workingBytes: stage.workingBytes)
   }
 
+  public func didConnect(_ connection: Connection) { core.next?.didConnect(connection) }
+
   public var router: Router {
     var router = Router()
     core.register(in: &router, fill: { _ in }, detach: { _ in })
@@ -79,7 +81,7 @@ public final class VisionService: StageService {
     let method = isLast ? Methods.Projector.project : Methods.VisionEncoder.encode
     var reply = try await next.call(
       method, payload.message, tensors: [Attachment(output, name: "vision")],
-      authority: core.nextAuthority, deadline: context.deadline)
+      deadline: context.deadline)
     reply.message.busyMicroseconds.append(busy)
     if isLast && payload.message.captureVision {
       reply.tensors.append(Attachment(output, name: "vision"))

@@ -40,14 +40,14 @@ public struct Tensor: Sendable {
   }
 
   /// Zeros on the heap. The shape is the caller's own, not read from outside.
-  public init(zeros scalarType: ScalarType = .float32, _ shape: [Int]) {
+  public init(zeros scalarType: ScalarType, _ shape: [Int]) {
     let count = Tensor.trustedCount(shape)
     self.init(
       unchecked: scalarType, shape, count, Storage(zeroed: count * scalarType.byteCount), 0)
   }
 
   /// Uninitialized elements on the heap, for a result about to be written in full.
-  public init(uninitialized scalarType: ScalarType = .float32, _ shape: [Int]) {
+  public init(uninitialized scalarType: ScalarType, _ shape: [Int]) {
     let count = Tensor.trustedCount(shape)
     self.init(
       unchecked: scalarType, shape, count, Storage(uninitialized: count * scalarType.byteCount), 0)

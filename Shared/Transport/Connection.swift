@@ -113,11 +113,32 @@ public final class Connection: Sendable {
     to endpoint: Endpoint, options: ConnectionOptions = .init(), router: Router = .init(),
     deadline: Deadline
   ) async throws -> Connection {
-    let carrier = try await Dialer.dial(endpoint, deadline: deadline)
+    try await greet(
+      Dialer.dial(endpoint, deadline: deadline), "connecting to \(endpoint)", options, router,
+      deadline)
+  }
+
+  /// Speaks over two descriptors, such as the ends of another process's standard streams, and
+  /// waits for the peer's hello. Takes the descriptors over, also when it throws.
+  ///
+  /// - Parameter peer: names the other side in errors.
+  /// - Throws: ``RPCError``, as ``connect(to:options:router:deadline:)``.
+  public static func connect(
+    reading: Int32, writing: Int32, peer: String, options: ConnectionOptions = .init(),
+    router: Router = .init(), deadline: Deadline
+  ) async throws -> Connection {
+    try await greet(
+      Carrier(kind: .pipes, input: reading, output: writing, peer: peer),
+      "speaking with \(peer)", options, router, deadline)
+  }
+
+  private static func greet(
+    _ carrier: Carrier, _ what: String, _ options: ConnectionOptions, _ router: Router,
+    _ deadline: Deadline
+  ) async throws -> Connection {
     let connection = Connection(
       carrier: carrier, isInitiator: true, options: options, router: router)
     connection.start()
-    let what = "connecting to \(endpoint)"
     let timer = connection.addTimer(deadline) {
       connection.ready.resolve(.failure(RPCError.deadlineExceeded(what)))
     }

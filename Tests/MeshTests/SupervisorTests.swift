@@ -587,24 +587,22 @@ import Testing
 
   // MARK: Standard streams
 
-  /// Sends a word to a socket and returns what comes back.
-  static func echo(_ word: String, at path: String) -> String? {
+  /// A socket that somebody listens at; nil when it cannot be had.
+  static func listeningSocket(at path: String) -> Int32? {
     let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
-    defer { close(descriptor) }
     var address = sockaddr_un()
     address.sun_family = sa_family_t(AF_UNIX)
     withUnsafeMutableBytes(of: &address.sun_path) { $0.copyBytes(from: path.utf8) }
     let result = withUnsafePointer(to: &address) {
       $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-        connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
+        bind(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
       }
     }
-    guard result == 0, write(descriptor, word, word.utf8.count) == word.utf8.count else {
+    guard result == 0, listen(descriptor, 1) == 0 else {
+      close(descriptor)
       return nil
     }
-    var bytes = [UInt8](repeating: 0, count: 64)
-    let count = read(descriptor, &bytes, bytes.count)
-    return count > 0 ? String(decoding: bytes[..<count], as: UTF8.self) : nil
+    return descriptor
   }
 
   @Test(.timeLimit(.minutes(1)))
@@ -615,9 +613,14 @@ import Testing
     let relayed = ServiceProbe(
       check: { _, _ in },
       bridge: { address, reading, writing in
-        let relay = try StreamRelay.start(
-          path: String(address.dropFirst(5)), reading: reading, writing: writing)
-        defer { relay.stop() }
+        defer {
+          close(reading)
+          close(writing)
+          unlink(String(address.dropFirst(5)))
+        }
+        // Something to find at the address.
+        let socket = try #require(Self.listeningSocket(at: String(address.dropFirst(5))))
+        defer { close(socket) }
         try await Task.sleep(for: .seconds(1000))
       })
     let supervisor = try Self.supervisor(
@@ -643,40 +646,6 @@ import Testing
       if case .stopping(let service) = event { service } else { nil }
     }
     #expect(order == ["near", "far"])
-  }
-
-  @Test(.timeLimit(.minutes(1)))
-  func `A relay carries bytes both ways, and ends with the socket's end`() async throws {
-    let scratch = Scratch()
-    let child = try ChildProcess.start(
-      .init(
-        program: "/bin/cat", arguments: ["cat"], environment: [:], usesStandardStreams: true),
-      guardPipe: -1
-    ) { _, _ in }
-    let streams = try #require(child.standardStreams)
-    let relay = try StreamRelay.start(
-      path: scratch.path + "/relay", reading: streams.output, writing: streams.input)
-    #expect(Self.echo("there and back", at: relay.path) == "there and back")
-    #expect(await child.exit() == .code(0))
-  }
-
-  @Test func `A relay that cannot listen is an error`() throws {
-    var first: [Int32] = [-1, -1]
-    var second: [Int32] = [-1, -1]
-    #expect(chiasm_process_pipe(&first) == 0)
-    #expect(chiasm_process_pipe(&second) == 0)
-    defer {
-      close(first[1])
-      close(second[0])
-    }
-    let path = "/nonexistent/relay"
-    #expect(
-      throws: MeshError.system(
-        operation: "listening at \(path)", reason: SystemReason.text(ENOENT))
-    ) { try StreamRelay.start(path: path, reading: first[0], writing: second[1]) }
-    // It has closed what it took over: the pipe ends.
-    var byte: UInt8 = 0
-    #expect(read(second[0], &byte, 1) == 0)
   }
 
   @Test(.timeLimit(.minutes(1)))

@@ -68,14 +68,14 @@ import Testing
 
   @Test("copied elements are the other tensor's")
   func copies() {
-    let target = Tensor(zeros: [2, 2])
+    let target = Tensor(zeros: .float32, [2, 2])
     target.rows(1..<2).copyElements(from: Tensor([7, 8], [2]))
     #expect(target.floats == [0, 0, 7, 8])
   }
 
   @Test("a requirement names what was expected and what was found")
   func requirements() throws {
-    let tensor = Tensor(zeros: [2, 3])
+    let tensor = Tensor(zeros: .float32, [2, 3])
     try tensor.require(shape: [2, 3], "x")
     try tensor.require(.float32, .bfloat16, what: "x")
     #expect(

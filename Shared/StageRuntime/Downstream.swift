@@ -1,0 +1,74 @@
+import Messages
+import Synchronization
+import Tensors
+import Transport
+
+/// Where a stage hands its output on.
+public enum Next: Sendable, Equatable {
+  case endpoint(Endpoint)
+  /// Back over the connection on which the stage is spoken to, for the service of that name: the
+  /// way of a stage behind `--stdio`, which has no other connection to the mesh.
+  case peer(service: String)
+
+  /// Reads `peer:NAME` or an endpoint.
+  ///
+  /// - Throws: `TransportError` for what is neither.
+  public init(parsing text: String) throws {
+    if text.hasPrefix("peer:"), text.utf8.count > 5 {
+      self = .peer(service: String(text.dropFirst(5)))
+    } else {
+      self = .endpoint(try Endpoint(parsing: text))
+    }
+  }
+}
+
+/// The connection over which a stage's output goes on, whichever it is.
+final class Downstream: Sendable {
+  private enum Way {
+    case channel(Channel)
+    case peer(service: String)
+  }
+
+  private let way: Way
+  /// The connection on which the stage is spoken to.
+  private let peer = Mutex<Connection?>(nil)
+
+  init(_ next: Next) {
+    switch next {
+    case .endpoint(let endpoint): way = .channel(Channel(endpoint))
+    case .peer(let service): way = .peer(service: service)
+    }
+  }
+
+  /// Tells of a connection on which the stage is spoken to.
+  func didConnect(_ connection: Connection) {
+    peer.withLock { $0 = connection }
+  }
+
+  func call<Request, Response>(
+    _ method: Method<Request, Response>, _ request: Request, tensors: [Attachment],
+    deadline: Deadline?
+  ) async throws -> Payload<Response> {
+    let (connection, authority) = try await connection(deadline)
+    return try await connection.call(
+      method, request, tensors: tensors, authority: authority, deadline: deadline)
+  }
+
+  /// A tensor in the memory that the next stage reads.
+  func allocate(
+    _ type: ScalarType, _ shape: [Int], deadline: Deadline?
+  ) async throws -> Tensor {
+    try await connection(deadline).0.allocate(type, shape, deadline: deadline)
+  }
+
+  private func connection(_ deadline: Deadline?) async throws -> (Connection, String?) {
+    switch way {
+    case .channel(let channel): return (try await channel.connection(deadline: deadline), nil)
+    case .peer(let service):
+      guard let connection = peer.withLock({ $0 }), connection.isOpen else {
+        throw RPCError(.unavailable, "the connection back to \(service) is gone")
+      }
+      return (connection, service)
+    }
+  }
+}
