@@ -46,6 +46,7 @@ actor StageLinks {
       return "the stages hold different models; start them all, and the gateway, with one --model"
     }
     return coverObstacle(vision, layers: configuration.usedVisionLayers)
+      ?? coverObstacle([projector], layers: 1)
       ?? coverObstacle(language, layers: configuration.language.layerCount)
   }
 
