@@ -11,23 +11,32 @@ actor Admission {
   }
 
   private let limits: GatewayLimits
-  private var capacity = 0
+  private let capacity: @Sendable () -> Int
   private var used = 0
   private(set) var running = 0
   private var waiters: [Waiter] = []
   private var arriving = 0
   private var nextWaiter: UInt64 = 0
 
-  init(limits: GatewayLimits) {
+  /// - Parameter capacity: positions that the smallest cache among the language stages has now.
+  init(limits: GatewayLimits, capacity: @escaping @Sendable () -> Int) {
     self.limits = limits
+    self.capacity = capacity
   }
 
   /// Requests that have no place yet, whether their prompt is ready or not.
   var waiting: Int { arriving }
 
-  /// Positions that the smallest cache among the language stages has.
-  func setCapacity(_ positions: Int) {
-    capacity = positions
+  /// Looks again at what the language stages have: there may be room now, or never again.
+  func capacityChanged() {
+    let capacity = capacity()
+    // Stages that are down may come back as they were.
+    if capacity > 0 {
+      for waiter in waiters where waiter.positions > capacity {
+        waiter.continuation.resume(throwing: tooLarge(waiter.positions, capacity))
+      }
+      waiters.removeAll { $0.positions > capacity }
+    }
     admitWaiting()
   }
 
@@ -49,14 +58,14 @@ actor Admission {
   /// Waits for a place and `positions` of cache. On return the request no longer counts as
   /// waiting, and ``release(positions:)`` is owed.
   ///
-  /// - Throws: RESOURCE_EXHAUSTED when the caches are smaller than that; `CancellationError`.
+  /// - Throws: RESOURCE_EXHAUSTED when the caches are smaller than that, UNAVAILABLE when they are
+  ///   gone; `CancellationError`.
   func enter(positions: Int) async throws {
-    guard positions <= capacity else {
-      throw RPCError(
-        .resourceExhausted,
-        "the request needs \(positions) cache positions, the language stages have \(capacity); "
-          + "ask for fewer tokens, or start the stages with a larger --cache-tokens")
+    let capacity = capacity()
+    guard capacity > 0 else {
+      throw RPCError(.unavailable, "the language stages went away; ask again")
     }
+    guard positions <= capacity else { throw tooLarge(positions, capacity) }
     if waiters.isEmpty && fits(positions) {
       take(positions)
       return
@@ -83,8 +92,15 @@ actor Admission {
     admitWaiting()
   }
 
+  private func tooLarge(_ positions: Int, _ capacity: Int) -> RPCError {
+    RPCError(
+      .resourceExhausted,
+      "the request needs \(positions) cache positions, the language stages have \(capacity); "
+        + "ask for fewer tokens, or start the stages with a larger --cache-tokens")
+  }
+
   private func fits(_ positions: Int) -> Bool {
-    running < limits.running && positions <= capacity - used
+    running < limits.running && positions <= capacity() - used
   }
 
   private func take(_ positions: Int) {

@@ -23,6 +23,7 @@ public final class GatewayService: Sendable {
   private let ended: AsyncStream<Ended>
   private let endedQueue: AsyncStream<Ended>.Continuation
   public let health = HealthService()
+  private let healthUpdate = Mutex(())
   private let logger: Logger
 
   /// - Throws: what is wrong with the model folder.
@@ -34,9 +35,10 @@ public final class GatewayService: Sendable {
     modelName = modelFolder.split(separator: "/").last.map(String.init) ?? modelFolder
     self.limits = limits
     self.logger = logger
-    links = StageLinks(
+    let links = StageLinks(
       configuration: builder.configuration, addresses: addresses, logger: logger)
-    admission = Admission(limits: limits)
+    self.links = links
+    admission = Admission(limits: limits) { links.cache.positions }
     let first = links.language[0].channel
     scheduler = Scheduler(limits: limits, stepsAtOnce: links.language.count) { request in
       try await first.call(Methods.LanguageModel.step, request)
@@ -236,10 +238,13 @@ public final class GatewayService: Sendable {
   }
 
   private func stageChanged(_ link: StageLink) async {
-    let isReady = links.obstacle == nil
-    health.set("", isReady ? .serving : .notServing)
-    health.set(GatewayService.name, isReady ? .serving : .notServing)
-    await admission.setCapacity(links.cache.positions)
+    await admission.capacityChanged()
+    // One after the other, or an older look at the stages could have the last word.
+    healthUpdate.withLock { _ in
+      let status: ServingStatus = links.obstacle == nil ? .serving : .notServing
+      health.set("", status)
+      health.set(GatewayService.name, status)
+    }
     // A language stage that was lost, or is back without its caches, takes with it what every
     // live answer had there.
     if link.role == .language, link.description == nil {
