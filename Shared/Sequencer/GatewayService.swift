@@ -182,15 +182,16 @@ public final class GatewayService: Sendable {
     var clock = clock
     var first = ChatEvent()
     first.seed = options.sampling.seed
-    var captured = try await encode(prompt, id: id, captures: options.captures)
+    let captured = try await encode(prompt, id: id, captures: options.captures)
     clock.imagesDone = .now
     if options.captures {
       first.promptTokens = prompt.tokens
       first.decodedSHA256 = prompt.pictures.map(\.decodedSHA256)
       first.resizedSHA256 = prompt.pictures.map(\.resizedSHA256)
-      captured += prompt.pictures.map { Attachment($0.pixels, name: "pixels") }
     }
-    try await write(Payload(first, tensors: captured))
+    try await write(Payload(first))
+    // One event a picture: together they can be more tensors than an event may have.
+    for tensors in captured { try await write(Payload(ChatEvent(), tensors: tensors)) }
 
     let generation = Generation(
       id: id, prompt: prompt, options: options, tokenizer: builder.tokenizer)
@@ -203,8 +204,12 @@ public final class GatewayService: Sendable {
   }
 
   /// Sends the pictures to the first vision stage, one after the other.
-  private func encode(_ prompt: Prompt, id: UInt64, captures: Bool) async throws -> [Attachment] {
-    var captured: [Attachment] = []
+  ///
+  /// - Returns: for each picture, what is captured of it.
+  private func encode(
+    _ prompt: Prompt, id: UInt64, captures: Bool
+  ) async throws -> [[Attachment]] {
+    var captured: [[Attachment]] = []
     let channel = links.vision[0].channel
     for (index, picture) in prompt.pictures.enumerated() {
       var request = EncodeRequest()
@@ -215,7 +220,9 @@ public final class GatewayService: Sendable {
       let reply = try await channel.call(
         Methods.VisionEncoder.encode, request,
         tensors: [Attachment(picture.pixels, name: "pixels")])
-      captured += reply.tensors
+      if captures {
+        captured.append([Attachment(picture.pixels, name: "pixels")] + reply.tensors)
+      }
     }
     return captured
   }

@@ -16,7 +16,6 @@ actor Scheduler {
     var generation: Generation
     let events: AsyncThrowingStream<Payload<ChatEvent>, any Error>.Continuation
     var isUnderWay = false
-    var captured: [Attachment] = []
   }
 
   private let send: Send
@@ -137,10 +136,10 @@ actor Scheduler {
             code, result.errorMessage ?? "a language stage failed without saying why"))
         continue
       }
-      answer.captured += reply.tensors
-      if let event = answer.generation.accept(result, of: step.tokens.count) {
-        answer.events.yield(Payload(event, tensors: answer.captured))
-        answer.captured = []
+      let event = answer.generation.accept(result, of: step.tokens.count)
+      // Captured logits go out as they come: a long prompt has more chunks than an event tensors.
+      if event != nil || !reply.tensors.isEmpty {
+        answer.events.yield(Payload(event ?? ChatEvent(), tensors: reply.tensors))
       }
       answers[id] = answer
       if let reason = answer.generation.finishReason {
