@@ -102,7 +102,7 @@ public final class LanguageService: StageService {
   ) async throws -> Payload<StepReply> {
     let worker = worker
     let steps = payload.message.steps
-    let rowCount = try worker.checkShape(of: steps, hidden: payload.tensors.first?.tensor)
+    let rowCount = try worker.checkShape(of: steps, tensors: payload.tensors)
     let output: Tensor
     if let next = core.next {
       output = try await next.allocate(

@@ -6,7 +6,7 @@ import Tensors
 import Transport
 
 /// What a language stage remembers between steps: caches, pictures, and which sequences are
-/// over. All but ``cache`` and ``checkShape(of:hidden:)`` belongs to the computing thread.
+/// over. All but ``cache`` and ``checkShape(of:tensors:)`` belongs to the computing thread.
 final class LanguageWorker: @unchecked Sendable {
   private let stage: LanguageStage
   private let configuration: ModelConfiguration
@@ -51,7 +51,7 @@ final class LanguageWorker: @unchecked Sendable {
 
   /// - Returns: the number of rows of a step.
   /// - Throws: INVALID_ARGUMENT for a step that no gateway or stage of ours would send.
-  func checkShape(of steps: [SequenceStep], hidden: Tensor?) throws -> Int {
+  func checkShape(of steps: [SequenceStep], tensors: [Attachment]) throws -> Int {
     guard !steps.isEmpty, steps.count <= StageLimits.sequences else {
       throw RPCError(
         .invalidArgument,
@@ -76,15 +76,20 @@ final class LanguageWorker: @unchecked Sendable {
       throw RPCError(
         .invalidArgument, "a step of \(rows) rows, at most \(StageLimits.rows) are taken")
     }
-    if !isFirst {
-      let expected = [rows, configuration.language.hiddenSize]
-      guard let hidden, hidden.scalarType == .float32, hidden.shape == expected else {
-        throw RPCError(
-          .invalidArgument,
-          "language layers \(layers.lowerBound)-\(layers.upperBound - 1) got "
-            + (hidden.map { "a \($0.scalarType) tensor \($0.shape)" } ?? "no tensor")
-            + ", expected float32 \(expected)")
-      }
+    let name = "language layers \(layers.lowerBound)-\(layers.upperBound - 1)"
+    guard tensors.count == (isFirst ? 0 : 1) else {
+      throw RPCError(
+        .invalidArgument,
+        "\(name) got \(tensors.count) tensors beside a step, expected \(isFirst ? 0 : 1)")
+    }
+    let expected = [rows, configuration.language.hiddenSize]
+    if let hidden = tensors.first?.tensor,
+      hidden.scalarType != .float32 || hidden.shape != expected
+    {
+      throw RPCError(
+        .invalidArgument,
+        "\(name) got a \(hidden.scalarType) tensor \(hidden.shape), expected float32 "
+          + "\(expected)")
     }
     return rows
   }
