@@ -33,7 +33,7 @@ chat: build
 
 test: deps swift
 	swift build $(SWIFT_FLAGS) --build-tests
-	swift test $(SWIFT_FLAGS) --skip-build
+	swift test $(SWIFT_FLAGS) --skip-build --no-parallel
 
 bench: build
 	@if [ ! -e '$(BENCH_MODEL)/config.json' ]; then \

@@ -87,7 +87,7 @@ let package = Package(
     library("Messages", ["CMessages", "CProtobufC", "Tensors"]),
 
     // Floor 3: the wire and the model.
-    library("Transport", ["Messages", "Tensors", "CPlatform"]),
+    library("Transport", ["Messages", "Tensors", "CPlatform", lifecycle]),
     library("InternVL", ["Kernels", "Checkpoint", "Tensors"]),
 
     // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.
@@ -113,7 +113,7 @@ let package = Package(
     service(
       "chiasm", "Chiasm",
       [
-        "CEdit", "Mesh", "Sequencer", "StageRuntime", "InternVL", "Checkpoint", "Kernels",
+        "CEdit", "Mesh", "Sequencer", "InternVL", "Checkpoint", "Kernels",
         "Transport", "Messages", "Tensors", arguments, lifecycle, logging,
       ]),
 

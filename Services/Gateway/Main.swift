@@ -73,7 +73,7 @@ struct Gateway: AsyncParsableCommand {
       limits: limits, logger: logger)
     let front: any Service =
       if let listen {
-        GatewayFront(server: try Server(Endpoint(parsing: listen), router: gateway.router))
+        ServerService(try Server(Endpoint(parsing: listen), router: gateway.router))
       } else {
         StandardFront(gateway: gateway)
       }
@@ -108,23 +108,6 @@ private struct Sequencing: Service {
   }
 }
 
-/// The gateway on a socket.
-private struct GatewayFront: Service {
-  let server: Server
-
-  func run() async throws {
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      group.addTask { try await server.run() }
-      group.addTask {
-        try await gracefulShutdown()
-        await server.shutDown(grace: .seconds(2))
-      }
-      try await group.next()
-      group.cancelAll()
-    }
-  }
-}
-
 /// The gateway on standard input and output, framed or as JSON lines.
 private struct StandardFront: Service {
   let gateway: GatewayService
@@ -134,7 +117,7 @@ private struct StandardFront: Service {
     if first == UInt8(ascii: "{") {
       try await LineMode(gateway: gateway).run()
     } else {
-      try await GatewayFront(server: Server(.stdio, router: gateway.router)).run()
+      try await ServerService(Server(.stdio, router: gateway.router)).run()
     }
   }
 }

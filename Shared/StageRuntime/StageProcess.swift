@@ -30,22 +30,3 @@ public enum StageProcess {
     try await group.run()
   }
 }
-
-/// A server in the hands of a `ServiceGroup`.
-public struct ServerService: Service {
-  private let server: Server
-
-  public init(_ server: Server) { self.server = server }
-
-  public func run() async throws {
-    try await withThrowingTaskGroup(of: Void.self) { group in
-      group.addTask { try await server.run() }
-      group.addTask {
-        try await gracefulShutdown()
-        await server.shutDown(grace: .seconds(2))
-      }
-      try await group.next()
-      group.cancelAll()
-    }
-  }
-}
