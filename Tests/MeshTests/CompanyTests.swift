@@ -1,6 +1,12 @@
+import InternVL
+import Kernels
 import Messages
+import Sampling
 import Sequencer
 import Testing
+
+/// As the gateway is asked; the sampler has a type of that name, too.
+typealias SamplingParameters = Messages.SamplingParameters
 
 /// An answer does not depend on what else the mesh works on.
 @Suite(.timeLimit(.minutes(1))) struct CompanyTests {
@@ -131,6 +137,42 @@ import Testing
       let settings = ChatSettings.tokens(30)
       let answer = try await mesh.client.ask(turns, pictures: pictures, settings: settings)
       #expect(answer.tokenIDs == expected.tokens)
+    }
+  }
+
+  @Test func `A sampled answer is the sampler's over the model's logits`() async throws {
+    let parameters = Sampling.SamplingParameters(
+      temperature: 0.9, topK: 40, topP: 0.95, repetitionPenalty: 1.7, seed: 12, topLogprobs: 3)
+    let count = 48
+    let builder = try PromptBuilder(modelFolder: GoldenModel.tiny.folder)
+    let prompt = try builder.build(turns: [.user("Hello")], files: [])
+    let model = try InternVLModel(
+      folder: GoldenModel.tiny.folder, device: CPUDevice(threads: 1), cacheTokens: 256)
+    let logits = try model.prefill(0, ids: prompt.tokens)
+    var last = logits[prompt.tokens.count - 1]
+    var expected: [SampledToken] = []
+    while true {
+      let sampled = try last.withElements(of: Float.self) {
+        try Sampler.sample(
+          UnsafeBufferPointer($0), parameters: parameters, generated: expected.map(\.token),
+          step: expected.count)
+      }
+      expected.append(sampled)
+      if expected.count == count { break }
+      last = try model.decode([(0, Int32(sampled.token))])[0]
+    }
+    try await withMesh(MeshPlan(languageStages: 3)) { mesh in
+      var settings = ChatSettings.tokens(count)
+      settings.sampling = SamplingParameters(
+        temperature: 0.9, topK: 40, topP: 0.95, repetitionPenalty: 1.7, seed: 12, topLogprobs: 3)
+      let answer = try await mesh.client.ask([.user("Hello")], settings: settings)
+      #expect(answer.tokenIDs == expected.map { Int32($0.token) })
+      let logprobs = try #require(answer.logprobs)
+      #expect(logprobs.map(\.logprob.bitPattern) == expected.map { $0.logprob?.bitPattern })
+      for (found, sampled) in zip(logprobs, expected) {
+        #expect(found.top.map(\.token) == sampled.top.map { Int32($0.token) })
+        #expect(found.top.map(\.logprob.bitPattern) == sampled.top.map(\.logprob.bitPattern))
+      }
     }
   }
 
