@@ -29,7 +29,7 @@ enum Executables {
 
   /// The command that serves a stage over standard input and output.
   static func stage(
-    _ name: String, _ layers: Range<Int>, next: Endpoint?, _ options: StageOptions
+    _ name: String, _ layers: Range<Int>, next: String?, _ options: StageOptions
   ) -> String {
     let kind = name.split(separator: "-")[0]
     var words = [

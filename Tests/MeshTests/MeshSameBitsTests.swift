@@ -26,10 +26,12 @@ import Transport
     let language: Int
     var carrier = MeshPlan.Carrier.unix
     var children: Set<String> = []
+    var callsBack = false
     var stepTokens = 256
 
     var testDescription: String {
-      let pipes = children.isEmpty ? "" : ", \(children.sorted().joined(separator: ", ")) piped"
+      let way = callsBack ? "piped both ways" : "piped"
+      let pipes = children.isEmpty ? "" : ", \(children.sorted().joined(separator: ", ")) \(way)"
       return "\(model.name) \(vision)×\(language) over \(carrier)\(pipes), \(stepTokens) tokens"
     }
 
@@ -37,6 +39,7 @@ import Transport
       var plan = MeshPlan(model, visionStages: vision, languageStages: language)
       plan.carrier = carrier
       plan.children = children
+      plan.callsBack = callsBack
       plan.limits.stepTokens = stepTokens
       return plan
     }
@@ -95,6 +98,10 @@ import Transport
       Split(
         model: .sharded, vision: 2, language: 2,
         children: ["vision-0", "vision-1", "projector", "language-0", "language-1"]),
+      Split(
+        model: .tiny, vision: 2, language: 3,
+        children: ["vision-0", "vision-1", "projector", "language-0", "language-1"],
+        callsBack: true),
     ])
   func `Over standard input and output`(_ split: Split) async throws {
     try await compare(split)

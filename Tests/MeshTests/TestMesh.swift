@@ -31,6 +31,8 @@ struct MeshPlan: Sendable {
   var models: [String: GoldenModel] = [:]
   /// Stages by name that are child processes, reached through standard input and output.
   var children: Set<String> = []
+  /// Whether children hand their output back over the streams they are spoken to on.
+  var callsBack = false
   /// What single stages, by name, answer instead of the real ones.
   var stands: [String: Router] = [:]
   /// Stages, by name, that a test starts itself.
@@ -79,8 +81,14 @@ final class TestMesh: Sendable {
         plan.carrier == .unix ? directory.socket(name) : .loopback, stand: plan.stands[name]
       ) {
         if plan.children.contains(name) {
-          return Bridge.router(
-            to: Channel(.exec(command: Executables.stage(name, layers, next: next, options))))
+          var channel = Channel.Options()
+          var address = next?.description
+          if plan.callsBack, let next {
+            address = "peer:following"
+            channel.router = Bridge.router(byAuthority: ["following": Channel(next)])
+          }
+          let command = Executables.stage(name, layers, next: address, options)
+          return Bridge.router(to: Channel(.exec(command: command), options: channel))
         }
         return try make(options).router
       }
