@@ -3,6 +3,12 @@ import Sequencer
 import Testing
 import Transport
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
 /// Stages, and gateways, that go away in the middle of their work.
 @Suite(.timeLimit(.minutes(1))) struct StageLossTests {
   private static let turns = [ChatTurn.user("Describe the picture in one sentence.")]
@@ -120,6 +126,37 @@ import Transport
         try await eventually("a request waits") { try await mesh.client.describe().waiting == 1 }
         try await stage.start()
         #expect(try await waiting == expected)
+      }
+    }
+  }
+
+  @Test(
+    .enabled(if: Executables.areBuilt, "the executables are not beside the test bundle"),
+    arguments: ["language-0", "language-1"])
+  func `A stage's process that is killed is replaced, and later answers are as before`(
+    _ name: String
+  ) async throws {
+    var plan = MeshPlan(languageStages: 2)
+    plan.children = [name]
+    try await withMesh(plan) { mesh in
+      let expected = try await compute(mesh)
+      for _ in 0..<2 {
+        var reader = mesh.channel.stream(Methods.Gateway.chat, long).makeAsyncIterator()
+        for _ in 0..<4 { _ = try await reader.next() }
+        let process = try #require(
+          try await mesh.client.describe().stages.first { $0.name == name }?.description?.process)
+        try #require(process > 1 && process != Int64(getpid()))
+        #expect(kill(pid_t(process), SIGKILL) == 0)
+        let error = await status { while try await reader.next() != nil {} }
+        #expect(error?.code == .unavailable)
+        try await eventually("another process serves \(name)") {
+          let stage = try await mesh.client.describe().stages.first { $0.name == name }
+          let other = stage?.description?.process
+          return stage?.ready == true && other != nil && other != process
+        }
+        let found = try await compute(mesh)
+        #expect(found == expected)
+        try await mesh.cachesAreEmpty()
       }
     }
   }
