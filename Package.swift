@@ -114,7 +114,8 @@ let package = Package(
       "chiasm", "Chiasm",
       [
         "CEdit", "Mesh", "Sequencer", "InternVL", "Checkpoint", "Kernels",
-        "Transport", "Messages", "Tensors", arguments, lifecycle, logging,
+        "Transport", "Messages", "Tensors", "Threads", arguments,
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"), logging,
       ]),
 
     // Tests.

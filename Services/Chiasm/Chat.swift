@@ -76,6 +76,7 @@ struct Chat: AsyncParsableCommand {
 
   func validate() throws {
     if json && prompt == nil { throw ValidationError("--json needs a prompt") }
+    if logprobs != nil && !json { throw ValidationError("--logprobs needs --json") }
     if gateway != nil && model != nil {
       throw ValidationError("give one of --gateway and --model")
     }
@@ -128,7 +129,7 @@ struct Chat: AsyncParsableCommand {
       Terminal.write(String(decoding: try encoder.encode(result), as: UTF8.self) + "\n")
     } else {
       _ = try await client.ask(turns, pictures: pictures, settings: settings) {
-        Terminal.write($0)
+        Terminal.writeAnswer($0)
       }
       Terminal.write("\n")
     }

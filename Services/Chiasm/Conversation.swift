@@ -34,7 +34,7 @@ struct Conversation {
   mutating func run() async throws {
     let editor = LineEditor()
     Terminal.say("Ask about pictures; /help lists the commands.")
-    while let line = editor.read(prompt: "> ") {
+    while let line = try await editor.read(prompt: "> ") {
       let words = line.drop { $0 == " " }
       if words.isEmpty { continue }
       if words.first == "/" {
@@ -79,7 +79,7 @@ struct Conversation {
     let asked = turns + [ChatTurn(role: "user", text: placeholders + words)]
     let shown = pictures + pending
     let result = try await chat.ask(asked, pictures: shown, settings: settings) {
-      Terminal.write($0)
+      Terminal.writeAnswer($0)
     }
     Terminal.write("\n")
     turns = asked + [ChatTurn(role: "assistant", text: result.text)]

@@ -19,23 +19,20 @@ struct RandomModelCommand: ParsableCommand {
   var tokenizer: String
 
   @Option(help: ArgumentHelp("float32 or bfloat16.", valueName: "type"))
-  var type: ScalarType = .bfloat16
+  var type: WeightType = .bfloat16
 
   @Option(help: "The same seed gives the same weights.")
   var seed: UInt64 = 1
 
-  func validate() throws {
-    guard type == .float32 || type == .bfloat16 else {
-      throw ValidationError("--type \(type.rawValue) is not float32 or bfloat16")
-    }
+  enum WeightType: String, ExpressibleByArgument {
+    case float32, bfloat16
   }
 
   func run() throws {
     try RandomModel.write(
-      RandomModel.benchmarkConfiguration(), seed: seed, scalarType: type, to: output,
+      RandomModel.benchmarkConfiguration(), seed: seed, 
+      scalarType: type == .float32 ? .float32 : .bfloat16, to: output,
       tokenizerFolder: tokenizer)
     Terminal.say("wrote \(output)")
   }
 }
-
-extension ScalarType: ExpressibleByArgument {}

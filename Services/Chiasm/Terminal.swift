@@ -13,6 +13,19 @@ enum Terminal {
     put(text, to: STDOUT_FILENO)
   }
 
+  /// Writes a model's words. A terminal gets no control characters from them but tabs and line
+  /// ends: others could move the cursor, or worse.
+  static func writeAnswer(_ text: String) {
+    guard outputIsShown else { return write(text) }
+    var shown = String.UnicodeScalarView()
+    for scalar in text.unicodeScalars {
+      let isControl =
+        scalar.properties.generalCategory == .control && scalar != "\n" && scalar != "\t"
+      shown.append(isControl ? "\u{FFFD}" : scalar)
+    }
+    write(String(shown))
+  }
+
   static func say(_ text: String) {
     put(text + "\n", to: STDERR_FILENO)
   }

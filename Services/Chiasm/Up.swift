@@ -22,7 +22,7 @@ struct Up: AsyncParsableCommand {
     var environment = Environment.current
     if let model { environment["CHIASM_MODEL"] = model }
     environment = ComposeFile.variables(environment, runDirectory: directory)
-    let compose = try ComposeFile.load(path: file, environment: environment)
+    let compose = try load(environment)
     let screen = MeshScreen()
     var options = Supervisor.Options(
       directory: directory.path, environment: environment, probe: .transport)
@@ -43,10 +43,20 @@ struct Up: AsyncParsableCommand {
           while try await group.next() != nil {}
         }
       }
-    } catch is CancellationError {
-      screen.finish("stopped")
     } catch {
-      screen.finish(nil)
+      // Ctrl-C is how a mesh is meant to end.
+      guard (error as? ExitCode) == Interruption.exitCode else { throw error }
+      screen.put("stopped")
+    }
+  }
+
+  private func load(_ environment: [String: String]) throws -> ComposeFile {
+    do {
+      return try ComposeFile.load(path: file, environment: environment)
+    } catch {
+      if environment["CHIASM_MODEL"] == nil {
+        Terminal.say("Give --model a model folder, or set CHIASM_MODEL to one.")
+      }
       throw error
     }
   }
@@ -80,10 +90,6 @@ private final class MeshScreen: Sendable {
     }
   }
 
-  func finish(_ text: String?) {
-    if let text { put(text) }
-  }
-
   private static func text(_ event: MeshEvent) -> String? {
     switch event {
     case .starting(let service, let process): "\(service) starts as process \(process)"
@@ -97,7 +103,7 @@ private final class MeshScreen: Sendable {
     }
   }
 
-  private func put(_ line: String) {
+  func put(_ line: String) {
     shown.withLock { count in
       Terminal.write(erase(count) + line + "\n")
       count = 0

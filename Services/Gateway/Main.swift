@@ -115,7 +115,7 @@ private struct StandardFront: Service {
   func run() async throws {
     guard let first = StandardInput.peek() else { return }
     if first == UInt8(ascii: "{") {
-      try await LineMode(gateway: gateway).run()
+      await cancelWhenGracefulShutdown { try? await LineMode(gateway: gateway).run() }
     } else {
       try await ServerService(Server(.stdio, router: gateway.router)).run()
     }

@@ -70,7 +70,7 @@ public enum MeshTable {
 
   private static func holds(_ service: ServiceStatus) -> String {
     guard let stage = service.stage else { return "–" }
-    guard stage.layerCount > 0, stage.endLayer > stage.firstLayer else { return stage.role }
+    guard stage.layerCount > 1, stage.endLayer > stage.firstLayer else { return stage.role }
     return "\(stage.role) \(stage.firstLayer)–\(stage.endLayer - 1) of \(stage.layerCount)"
   }
 

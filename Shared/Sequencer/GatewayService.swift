@@ -14,7 +14,7 @@ import Transport
 public final class GatewayService: Sendable {
   public let builder: PromptBuilder
   private let modelName: String
-  private let limits: GatewayLimits
+  let limits: GatewayLimits
   private let links: StageLinks
   private let scheduler: Scheduler
   private let admission: Admission
@@ -162,7 +162,7 @@ public final class GatewayService: Sendable {
           + "context of \(builder.contextLength); ask for at most \(room) tokens")
     }
     return GenerationOptions(
-      sampling: sampling, maxTokens: maxTokens, stopStrings: request.stop,
+      sampling: sampling, maxTokens: maxTokens, stopStrings: request.stop + (request.ignoreEnd ? [] : builder.template.stopStrings),
       stopTokens: Set(request.stopTokens), endTokens: builder.endTokens,
       ignoresEnd: request.ignoreEnd, captures: request.capture)
   }

@@ -23,36 +23,48 @@ public struct LineMode: Sendable {
 
   public init(gateway: GatewayService) { self.gateway = gateway }
 
-  /// Answers until standard input ends and the last answer is out.
+  /// Answers until standard input ends and the last answer is out. As many lines are under way
+  /// as the gateway lets requests wait.
+  ///
+  /// - Throws: `CancellationError`.
   public func run() async throws {
-    let lines = StandardInput.lines(limit: LineMode.lineLimit)
-    await withDiscardingTaskGroup { group in
-      for await line in lines {
+    let reader = LineReader(limit: LineMode.lineLimit)
+    let most = gateway.limits.waiting
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      var underWay = 0
+      while let line = try await reader.next() {
         switch line {
         case .text(let bytes):
           // Empty lines ask for nothing.
           if bytes.allSatisfy({ $0 == 0x20 || $0 == 0x0d }) { continue }
+          if underWay == most {
+            try await group.next()
+            underWay -= 1
+          }
+          underWay += 1
           group.addTask { await answer(bytes) }
-        case .tooLong(let count):
+        case .tooLong(let limit):
           StandardOutput.write(
             Failure(
               id: nil,
               error: RPCError(
                 .invalidArgument,
-                "a line of more than \(count) bytes; send pictures as paths in \"images\"")))
+                "a line of more than \(limit) bytes; send pictures as paths in \"images\"")))
         }
       }
+      try await group.waitForAll()
     }
   }
 
   private func answer(_ line: [UInt8]) async {
     let request: LineRequest
     do {
-      request = try JSONDecoder().decode(LineRequest.self, from: Data(line))
+      request = try LineRequest.decode(line)
     } catch {
       StandardOutput.write(
         Failure(
-          id: nil, error: RPCError(.invalidArgument, "the line is no request: \(error.plain)")))
+          id: LineRequest.identifier(of: line),
+          error: RPCError(.invalidArgument, "the line is no request: \(error.plain)")))
       return
     }
     do {
@@ -78,7 +90,7 @@ struct LineRequest: Codable, Sendable {
     var content: String
   }
 
-  var id: String?
+  var id: Identifier?
   /// A single user turn; or `messages`.
   var prompt: String?
   var messages: [Turn]?
@@ -97,13 +109,71 @@ struct LineRequest: Codable, Sendable {
   /// Sends the text as it comes, before the whole answer.
   var stream: Bool?
 
-  enum CodingKeys: String, CodingKey {
+  enum CodingKeys: String, CodingKey, CaseIterable {
     case id, prompt, messages, images, temperature, seed, stop, logprobs, stream
     case maxTokens = "max_tokens"
     case topK = "top_k"
     case topP = "top_p"
     case minP = "min_p"
     case repetitionPenalty = "repetition_penalty"
+  }
+
+  /// What names a request in its answers: a string or a whole number, given back as it came.
+  enum Identifier: Codable, Sendable, Equatable {
+    case text(String)
+    case number(Int)
+
+    init(from decoder: any Decoder) throws {
+      let container = try decoder.singleValueContainer()
+      if let number = try? container.decode(Int.self) {
+        self = .number(number)
+      } else {
+        self = .text(try container.decode(String.self))
+      }
+    }
+
+    func encode(to encoder: any Encoder) throws {
+      var container = encoder.singleValueContainer()
+      switch self {
+      case .text(let text): try container.encode(text)
+      case .number(let number): try container.encode(number)
+      }
+    }
+  }
+
+  /// Reads a line; a key that nobody knows is an error, for it may be a misspelt one.
+  static func decode(_ line: [UInt8]) throws -> LineRequest {
+    let decoder = JSONDecoder()
+    let keys = try decoder.decode(Keys.self, from: Data(line)).names
+    let known = Set(CodingKeys.allCases.map(\.rawValue))
+    if let stranger = keys.filter({ !known.contains($0) }).sorted().first {
+      throw RPCError(
+        .invalidArgument,
+        "nothing is known of \"\(stranger)\"; there are \(known.sorted().joined(separator: ", "))")
+    }
+    return try decoder.decode(LineRequest.self, from: Data(line))
+  }
+
+  /// The id of a line that is no request otherwise.
+  static func identifier(of line: [UInt8]) -> Identifier? {
+    struct Named: Decodable { var id: Identifier? }
+    return (try? JSONDecoder().decode(Named.self, from: Data(line)))?.id
+  }
+
+  /// The keys of an object.
+  private struct Keys: Decodable {
+    struct Key: CodingKey {
+      let stringValue: String
+      var intValue: Int? { nil }
+      init(stringValue: String) { self.stringValue = stringValue }
+      init?(intValue: Int) { nil }
+    }
+
+    let names: [String]
+
+    init(from decoder: any Decoder) throws {
+      names = try decoder.container(keyedBy: Key.self).allKeys.map(\.stringValue)
+    }
   }
 
   func payload() throws -> Payload<ChatRequest> {
@@ -130,12 +200,12 @@ struct LineRequest: Codable, Sendable {
 }
 
 private struct Delta: Encodable {
-  let id: String?
+  let id: LineRequest.Identifier?
   let delta: String
 }
 
 private struct Answer: Encodable {
-  let id: String?
+  let id: LineRequest.Identifier?
   let result: ChatResult
 
   private enum CodingKeys: String, CodingKey { case id }
@@ -153,10 +223,10 @@ private struct Failure: Encodable {
     let message: String
   }
 
-  let id: String?
+  let id: LineRequest.Identifier?
   let error: Problem
 
-  init(id: String?, error: RPCError) {
+  init(id: LineRequest.Identifier?, error: RPCError) {
     self.id = id
     self.error = Problem(code: "\(error.code)", message: error.message)
   }
@@ -165,6 +235,7 @@ private struct Failure: Encodable {
 extension Error {
   /// A decoding error's own words instead of its dump.
   fileprivate var plain: String {
+    if let error = self as? RPCError { return error.message }
     guard let error = self as? DecodingError else { return "\(self)" }
     switch error {
     case .typeMismatch(_, let context), .valueNotFound(_, let context),

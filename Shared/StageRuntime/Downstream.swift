@@ -12,13 +12,15 @@ public enum Next: Sendable, Equatable {
 
   /// Reads `peer:NAME` or an endpoint.
   ///
-  /// - Throws: `TransportError` for what is neither.
+  /// - Throws: `TransportError` for what is neither; ``StageError/nextPrivate(_:)``.
   public init(parsing text: String) throws {
     if text.hasPrefix("peer:"), text.utf8.count > 5 {
       self = .peer(service: String(text.dropFirst(5)))
-    } else {
-      self = .endpoint(try Endpoint(parsing: text))
+      return
     }
+    let endpoint = try Endpoint(parsing: text)
+    if case .exec(let command) = endpoint { throw StageError.nextPrivate(command) }
+    self = .endpoint(endpoint)
   }
 }
 
@@ -33,9 +35,12 @@ final class Downstream: Sendable {
   /// The connection on which the stage is spoken to.
   private let peer = Mutex<Connection?>(nil)
 
-  init(_ next: Next) {
+  init(_ next: Next, arenaBytes: Int) {
     switch next {
-    case .endpoint(let endpoint): way = .channel(Channel(endpoint))
+    case .endpoint(let endpoint):
+      var options = Channel.Options()
+      options.connection.arenaBytes = arenaBytes
+      way = .channel(Channel(endpoint, options: options))
     case .peer(let service): way = .peer(service: service)
     }
   }

@@ -37,19 +37,27 @@ public final class LanguageService: StageService {
     worker = LanguageWorker(
       stage: stage, configuration: configuration, layers: layers,
       pictureBytes: options.pictureBytes)
+    let isFirst = layers.lowerBound == 0
+    let rowBytes = StageLimits.rows * configuration.language.hiddenSize * 4
+    let logitBytes = StageLimits.logitRows * configuration.language.vocabularySize * 4
+    let memory = StageMemory(
+      weightBytes: stage.weightBytes,
+      [
+        ("key-value cache", stage.cache.byteLimit),
+        ("computing", stage.workingBytes - stage.cache.byteLimit),
+        ("a step's rows and logits", isLast ? rowBytes + logitBytes : 0),
+        ("tensors on their way", options.tensorBytes),
+        ("image rows", isFirst ? options.pictureBytes : 0),
+      ])
     var description = StageDescription(
-      role: "language", layers: layers, of: count, options: options,
-      weightBytes: stage.weightBytes, workingBytes: stage.workingBytes,
+      role: "language", layers: layers, of: count, options: options, memory: memory,
       digest: configuration.digest)
     description.cacheTokens = stage.cache.capacity
     description.cacheBlockTokens = KeyValueCache.blockTokens
     core = StageCore(description: description, options: options, logger: logger)
     summaryLine =
-      StageDescription.summary(
-        "language layers \(layers.lowerBound)-\(layers.upperBound - 1)",
-        weightBytes: stage.weightBytes, workingBytes: stage.workingBytes)
-      + " (of these \(ByteCount(stage.cache.byteLimit)) key-value cache of "
-      + "\(stage.cache.capacity) positions)"
+      "language layers \(layers.lowerBound)-\(layers.upperBound - 1), a cache of "
+      + "\(stage.cache.capacity) positions: \(memory)"
   }
 
   public var summary: String { summaryLine }

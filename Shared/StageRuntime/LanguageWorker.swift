@@ -72,6 +72,13 @@ final class LanguageWorker: @unchecked Sendable {
       }
       rows += step.tokens.count
     }
+    let logitRows = steps.reduce(0) { $0 + ($1.captureLogits ? $1.tokens.count : 1) }
+    guard logitRows <= StageLimits.logitRows else {
+      throw RPCError(
+        .invalidArgument,
+        "a step that asks for \(logitRows) rows of logits, at most \(StageLimits.logitRows) are "
+          + "computed")
+    }
     guard rows <= StageLimits.rows else {
       throw RPCError(
         .invalidArgument, "a step of \(rows) rows, at most \(StageLimits.rows) are taken")

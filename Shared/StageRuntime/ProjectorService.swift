@@ -11,6 +11,7 @@ public final class ProjectorService: StageService {
   private let stage: ProjectorStage
   private let configuration: ModelConfiguration
   private let core: StageCore
+  private let memory: StageMemory
 
   /// - Throws: ``StageError``, ``CheckpointError``, ``KernelError``, ``InternVLError``.
   public init(_ options: StageOptions, logger: Logger) throws {
@@ -21,17 +22,18 @@ public final class ProjectorService: StageService {
     stage = try ProjectorStage(
       configuration, checkpoint: CheckpointReader(folder: options.model),
       device: Devices.make(options.device, threads: options.threads))
+    memory = StageMemory(
+      weightBytes: stage.weightBytes,
+      [("computing", stage.workingBytes), ("tensors on their way", options.tensorBytes)])
     core = StageCore(
       description: StageDescription(
-        role: "projector", layers: 0..<1, of: 1, options: options,
-        weightBytes: stage.weightBytes, workingBytes: stage.workingBytes,
+        role: "projector", layers: 0..<1, of: 1, options: options, memory: memory,
         digest: configuration.digest),
       options: options, logger: logger)
   }
 
   public var summary: String {
-    StageDescription.summary(
-      "projector", weightBytes: stage.weightBytes, workingBytes: stage.workingBytes)
+    "projector: \(memory)"
   }
 
   public func didConnect(_ connection: Connection) { core.next?.didConnect(connection) }

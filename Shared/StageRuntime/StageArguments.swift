@@ -34,7 +34,7 @@ public struct StageArguments: ParsableArguments {
 
   @Option(
     help: ArgumentHelp(
-      "Where the output goes: unix:PATH, tcp:HOST:PORT, exec:COMMAND, or, back over --stdio to the "
+      "Where the output goes: unix:PATH, tcp:HOST:PORT, or, back over --stdio to the "
         + "service of that name, peer:NAME.", valueName: "address"))
   public var next: String?
 
@@ -43,6 +43,11 @@ public struct StageArguments: ParsableArguments {
 
   @Option(help: ArgumentHelp("Threads to compute with (default: all cores).", valueName: "n"))
   public var threads: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "Shared memory for tensors on their way to the next stage.", valueName: "bytes"))
+  public var arenaBytes = 256 << 20
 
   @Option(help: ArgumentHelp("trace, debug, info, warning, error.", valueName: "level"))
   public var logLevel: Logger.Level = .info
@@ -54,6 +59,7 @@ public struct StageArguments: ParsableArguments {
       throw ValidationError("give one of --stage and --layers")
     }
     if (listen != nil) == stdio { throw ValidationError("\(StageError.listenOrStdio)") }
+    if arenaBytes < 1 { throw ValidationError("--arena-bytes must be positive") }
     if let threads, threads < 1 || threads > 1024 {
       throw ValidationError("--threads \(threads) is not between 1 and 1024")
     }
@@ -69,7 +75,8 @@ public struct StageArguments: ParsableArguments {
       }
     return StageOptions(
       model: model, slice: slice, next: try next.map { try Next(parsing: $0) },
-      device: device, threads: threads ?? Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+      device: device, threads: threads ?? Int(sysconf(Int32(_SC_NPROCESSORS_ONLN))),
+      arenaBytes: arenaBytes)
   }
 
   /// Where the stage listens.

@@ -20,7 +20,7 @@ final class StageCore: Sendable {
 
   init(description: StageDescription, options: StageOptions, logger: Logger) {
     thread = DedicatedThread(name: "compute")
-    next = options.next.map { Downstream($0) }
+    next = options.next.map { Downstream($0, arenaBytes: options.arenaBytes) }
     self.description = description
     self.logger = logger
     health.set("", .serving)

@@ -10,6 +10,8 @@ public enum StageError: Error, Equatable, CustomStringConvertible {
   case listenOrStdio
   /// A stage that hands its output on was not told where to.
   case nextMissing(role: String, layers: String, of: Int)
+  /// `--next exec:COMMAND`: a stage that nobody else can reach.
+  case nextPrivate(String)
   /// The last stage was told to hand its output on.
   case nextUnexpected(role: String)
 
@@ -24,6 +26,9 @@ public enum StageError: Error, Equatable, CustomStringConvertible {
     case .nextMissing(let role, let layers, let count):
       "this \(role) stage holds layers \(layers) of \(count) and must hand its output on; "
         + "give --next the address of the following stage"
+    case .nextPrivate(let command):
+      "--next exec:\(command) would start a stage that the gateway cannot reach; make it a service "
+        + "of the mesh file with that command and --stdio, and give its socket as --next"
     case .nextUnexpected(let role):
       "this is the last \(role) stage, nothing comes after it; leave --next out"
     }

@@ -9,6 +9,8 @@ enum StageLimits {
   static let tiles = 64
   /// Rows of one language step.
   static let rows = 8192
+  /// Rows of one language step whose logits are computed.
+  static let logitRows = 1024
   /// Sequences of one language step.
   static let sequences = 1024
   /// Sequences whose end is remembered.
@@ -36,8 +38,8 @@ extension Payload {
 
 extension StageDescription {
   init(
-    role: String, layers: Range<Int>, of count: Int, options: StageOptions, weightBytes: Int,
-    workingBytes: Int, digest: String
+    role: String, layers: Range<Int>, of count: Int, options: StageOptions,
+    memory: StageMemory, digest: String
   ) {
     self.init()
     self.role = role
@@ -47,13 +49,9 @@ extension StageDescription {
     device = options.device
     threads = options.threads
     process = Int64(ProcessIdentity.current)
-    self.weightBytes = weightBytes
-    self.workingBytes = workingBytes
+    weightBytes = memory.weightBytes
+    workingBytes = memory.workingBytes
     modelDigest = digest
   }
 
-  /// "vision layers 0-22: 5.6 GiB of weights, at most 48 MiB besides".
-  static func summary(_ what: String, weightBytes: Int, workingBytes: Int) -> String {
-    "\(what): \(ByteCount(weightBytes)) of weights, at most \(ByteCount(workingBytes)) besides"
-  }
 }

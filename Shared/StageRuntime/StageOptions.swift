@@ -13,13 +13,15 @@ public struct StageOptions: Sendable {
   public var threads: Int
   /// Positions of the key-value cache.
   public var cacheTokens: Int
+  /// Shared memory for the tensors that go to the next stage.
+  public var arenaBytes: Int
   /// Pictures that may lie between their projection and their use, in bytes.
   public var pictureBytes: Int
 
   public init(
     model: String, slice: Slice = .stage(0, of: 1), next: Next? = nil,
     device: String = "cpu", threads: Int = 1,
-    cacheTokens: Int = 16384, pictureBytes: Int = 1 << 30
+    cacheTokens: Int = 16384, arenaBytes: Int = 256 << 20, pictureBytes: Int = 1 << 30
   ) {
     self.model = model
     self.slice = slice
@@ -27,8 +29,12 @@ public struct StageOptions: Sendable {
     self.device = device
     self.threads = threads
     self.cacheTokens = cacheTokens
+    self.arenaBytes = arenaBytes
     self.pictureBytes = pictureBytes
   }
+
+  /// Most bytes of tensors that wait for the next stage.
+  var tensorBytes: Int { next == nil ? 0 : arenaBytes }
 
   /// Which layers of a model part a stage holds.
   public enum Slice: Sendable, Equatable {

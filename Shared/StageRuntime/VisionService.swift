@@ -15,6 +15,7 @@ public final class VisionService: StageService {
   private let configuration: ModelConfiguration
   private let layers: Range<Int>
   private let core: StageCore
+  private let memory: StageMemory
 
   /// Maps the slice's weights.
   ///
@@ -30,18 +31,18 @@ public final class VisionService: StageService {
     stage = try VisionStage(
       configuration, layers: layers, checkpoint: CheckpointReader(folder: options.model),
       device: Devices.make(options.device, threads: options.threads))
+    memory = StageMemory(
+      weightBytes: stage.weightBytes,
+      [("computing", stage.workingBytes), ("tensors on their way", options.tensorBytes)])
     core = StageCore(
       description: StageDescription(
-        role: "vision", layers: layers, of: count, options: options,
-        weightBytes: stage.weightBytes, workingBytes: stage.workingBytes,
+        role: "vision", layers: layers, of: count, options: options, memory: memory,
         digest: configuration.digest),
       options: options, logger: logger)
   }
 
   public var summary: String {
-    StageDescription.summary(
-      "vision layers \(layers.lowerBound)-\(layers.upperBound - 1)",
-      weightBytes: stage.weightBytes, workingBytes: stage.workingBytes)
+    "vision layers \(layers.lowerBound)-\(layers.upperBound - 1): \(memory)"
   }
 
   public func didConnect(_ connection: Connection) { core.next?.didConnect(connection) }

@@ -48,9 +48,9 @@ extension TextError: CustomStringConvertible {
     case .unknownTemplate(let name, let known):
       return "There is no chat template “\(name)”. Known: \(known.joined(separator: ", "))."
     case .invalidTurn(let index, let reason):
-      return "Turn \(index) of the conversation cannot be rendered: \(reason)."
+      return "Turn \(index + 1) of the conversation cannot be rendered: \(reason)."
     case .reservedToken(let token, let turn):
-      let place = turn.map { "Turn \($0)" } ?? "The system message"
+      let place = turn.map { "Turn \($0 + 1)" } ?? "The system message"
       return "\(place) contains \(token), which only the server may write. "
         + "Take it out, or put a space inside it."
     case .imageCountMismatch(let placeholders, let images):

@@ -52,6 +52,31 @@ public final class DedicatedThread: Sendable {
     }
   }
 
+  /// As ``run(_:)``, for a body that may block for as long as it likes, such as reading from a
+  /// person: a task that is cancelled throws `CancellationError` at once and leaves the body to
+  /// itself.
+  public func runAbandonably<Result: Sendable>(
+    _ body: @escaping @Sendable (CancellationFlag) throws -> Result
+  ) async throws -> Result {
+    let flag = CancellationFlag()
+    let answer = Answer<Result>()
+    return try await withTaskCancellationHandler {
+      try await withCheckedThrowingContinuation { continuation in
+        answer.expect(continuation)
+        queue.append {
+          answer.give(
+            Swift.Result {
+              if flag.isCancelled { throw CancellationError() }
+              return try body(flag)
+            })
+        }
+      }
+    } onCancel: {
+      flag.cancel()
+      answer.give(.failure(CancellationError()))
+    }
+  }
+
   /// Closures that wait for their turn.
   public var waiting: Int { queue.count }
 }
@@ -64,6 +89,45 @@ public final class CancellationFlag: Sendable {
 
   public var isCancelled: Bool { flag.load(ordering: .relaxed) }
   public func cancel() { flag.store(true, ordering: .relaxed) }
+}
+
+/// The first of two answers to one who waits, whichever comes first, even before the waiting.
+private final class Answer<Value: Sendable>: Sendable {
+  private enum State {
+    case open
+    case expected(CheckedContinuation<Value, any Error>)
+    case given(Result<Value, any Error>)
+    case over
+  }
+
+  private let state = Mutex(State.open)
+
+  func expect(_ continuation: CheckedContinuation<Value, any Error>) {
+    let early: Result<Value, any Error>? = state.withLock { state in
+      if case .given(let result) = state {
+        state = .over
+        return result
+      }
+      state = .expected(continuation)
+      return nil
+    }
+    if let early { continuation.resume(with: early) }
+  }
+
+  func give(_ result: Result<Value, any Error>) {
+    let continuation: CheckedContinuation<Value, any Error>? = state.withLock { state in
+      switch state {
+      case .open:
+        state = .given(result)
+        return nil
+      case .expected(let continuation):
+        state = .over
+        return continuation
+      case .given, .over: return nil
+      }
+    }
+    continuation?.resume(with: result)
+  }
 }
 
 /// The closures of one thread, behind a lock and a condition.

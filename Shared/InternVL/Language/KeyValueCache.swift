@@ -109,11 +109,6 @@ public final class KeyValueCache: Sendable {
     }
   }
 
-  /// Ends all sequences that fulfil a condition: those of a session that is gone.
-  public func release(where condition: (UInt64) -> Bool) {
-    for sequence in sequences where condition(sequence) { release(sequence: sequence) }
-  }
-
   /// Sequences that own blocks, or have been begun.
   public var sequences: [UInt64] { state.withLock { Array($0.sequences.keys) } }
 
