@@ -54,7 +54,7 @@ struct Up: AsyncParsableCommand {
     do {
       return try ComposeFile.load(path: file, environment: environment)
     } catch {
-      if environment["CHIASM_MODEL"] == nil {
+      if "\(error)".contains("CHIASM_MODEL") {
         Terminal.say("Give --model a model folder, or set CHIASM_MODEL to one.")
       }
       throw error

@@ -242,7 +242,7 @@ public actor Supervisor {
       let child = try launch(index)
       let complaint = await attend(index, child)
       let status = await child.exit()
-      record(exit: status, of: index)
+      record(exit: status, of: index, child)
       if isStopping { return }
       guard let pause = try decide(index, status, complaint) else { return }
       eventSource.yield(.restarting(service: entries[index].name, after: pause))
@@ -352,7 +352,9 @@ public actor Supervisor {
     }
   }
 
-  private func record(exit status: ExitStatus, of index: Int) {
+  /// Takes in that a process has ended, once.
+  private func record(exit status: ExitStatus, of index: Int, _ child: ChildProcess) {
+    guard entries[index].child?.pid == child.pid else { return }
     entries[index].child = nil
     entries[index].startTicks = nil
     entries[index].lastExit = status
@@ -422,7 +424,8 @@ public actor Supervisor {
       eventSource.yield(.stopping(service: entries[index].name))
       changed()
       child.terminate(grace: entries[index].prepared.service.stopGracePeriod)
-      _ = await child.exit()
+      // Before the next one is asked: the task that watches this one may hear of it later.
+      record(exit: await child.exit(), of: index, child)
     }
   }
 

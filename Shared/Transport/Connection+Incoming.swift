@@ -59,7 +59,8 @@ extension Connection {
     let result: Result<IncomingCall, RPCError>? = state.withLock { state in
       guard state.incoming[number] == nil else { return nil }
       guard !state.goesAway else {
-        return .failure(RPCError(.unavailable, "the service is shutting down"))
+        return .failure(
+          RPCError(.unavailable, "the service spoken to by \(peer) is shutting down"))
       }
       guard state.handlers < options.maximumCalls else {
         return .failure(
@@ -83,9 +84,10 @@ extension Connection {
     if let deadline {
       call.timer = addTimer(deadline) { [weak self, weak call] in
         guard let self, let call else { return }
-        call.cancel()
+        // In this order: a handler that ends at once would have its own word first.
         self.finish(
           call, .failure(RPCError.deadlineExceeded("\(call.method)")), isHandlerDone: false)
+        call.cancel()
       }
     }
     let payload = RawPayload(message: frame.message ?? [], tensors: tensors)

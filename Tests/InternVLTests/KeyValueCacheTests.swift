@@ -64,15 +64,4 @@ import Testing
     }
     #expect(cache.sequences.isEmpty)
   }
-
-  @Test("A session's sequences end together, others stay")
-  func session() throws {
-    let cache = cache(tokens: 512)
-    for sequence: UInt64 in [1 << 32 | 1, 1 << 32 | 2, 2 << 32 | 1] {
-      try cache.reserve(sequence: sequence, tokens: 64)
-    }
-    cache.release { $0 >> 32 == 1 }
-    #expect(cache.sequences == [2 << 32 | 1])
-    #expect(cache.tokensInUse == 64)
-  }
 }

@@ -34,8 +34,7 @@ import Transport
         let error = await status { while try await reader.next() != nil {} }
         #expect(error?.code == .unavailable)
         let message = error?.message ?? ""
-        // A call that crosses the news of the end is refused by the stage itself.
-        #expect(message.contains(name) || message.contains("shutting down"), "\(message)")
+        #expect(message.contains(name), "\(message)")
         try await mesh.sees(name, ready: false)
 
         try await stage.start()

@@ -412,7 +412,7 @@ struct  Chiasm__V1__ChatRequest
   protobuf_c_boolean has_ignore_end;
   protobuf_c_boolean ignore_end;
   /*
-   * For probing: tensors "pixels", "vision", "projector" and "logits" with the first event.
+   * For probing: tensors "pixels", "vision", "projector" and "logits" with the first events.
    */
   protobuf_c_boolean has_capture;
   protobuf_c_boolean capture;
