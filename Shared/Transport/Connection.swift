@@ -241,13 +241,14 @@ public final class Connection: Sendable {
   /// The thread has given the descriptors back.
   func didEnd() {
     timers.removeAll()
+    // Whoever waits for the end finds it known everywhere.
+    events.didEnd(self)
     let waiters = state.withLock { state in
       state.hasEnded = true
       defer { state.endWaiters = [] }
       return state.endWaiters
     }
     for waiter in waiters { waiter.resolve(.success(())) }
-    events.didEnd(self)
   }
 
   @discardableResult
