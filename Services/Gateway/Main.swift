@@ -51,10 +51,11 @@ struct Gateway: AsyncParsableCommand {
       throw ValidationError(
         "give one of --listen unix:PATH, --listen tcp:HOST:PORT and --stdio")
     }
-    for (name, value) in [
-      ("--max-running", maxRunning), ("--max-waiting", maxWaiting), ("--step-tokens", stepTokens),
-    ] where value < 1 {
-      throw ValidationError("\(name) must be positive")
+    guard maxWaiting > 0 else { throw ValidationError("--max-waiting must be positive") }
+    // What a stage takes in one step.
+    for (name, value) in [("--max-running", maxRunning), ("--step-tokens", stepTokens)]
+    where !(1...1024).contains(value) {
+      throw ValidationError("\(name) must be between 1 and 1024")
     }
   }
 
@@ -68,7 +69,7 @@ struct Gateway: AsyncParsableCommand {
     let gateway = try GatewayService(
       modelFolder: model,
       addresses: StageAddresses(
-        vision: Endpoint.list(vision), projector: Endpoint(parsing: projector),
+        vision: Endpoint.list(vision), projector: Endpoint.list(projector)[0],
         language: Endpoint.list(language)),
       limits: limits, logger: logger)
     let front: any Service =
@@ -92,7 +93,13 @@ extension Endpoint {
   /// Reads addresses with commas between them.
   static func list(_ text: String) throws -> [Endpoint] {
     try text.split(separator: ",", omittingEmptySubsequences: false).map {
-      try Endpoint(parsing: String($0))
+      let endpoint = try Endpoint(parsing: String($0))
+      if case .exec = endpoint {
+        throw ValidationError(
+          "\(endpoint) would start a stage that no other stage can reach; make it a service of the "
+            + "mesh file with that command and --stdio, and give its socket")
+      }
+      return endpoint
     }
   }
 }
@@ -113,7 +120,8 @@ private struct StandardFront: Service {
   let gateway: GatewayService
 
   func run() async throws {
-    guard let first = StandardInput.peek() else { return }
+    let first = await cancelWhenGracefulShutdown { try? await StandardInput.peek() }
+    guard let first else { return }
     if first == UInt8(ascii: "{") {
       await cancelWhenGracefulShutdown { try? await LineMode(gateway: gateway).run() }
     } else {

@@ -14,7 +14,7 @@ struct LanguageModel: AsyncParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Bytes of image rows that may wait for their answers' first step.", valueName: "n"))
+      "Bytes of image rows of answers that are not over.", valueName: "n"))
   var pictureBytes = 1 << 30
 
   func validate() throws {

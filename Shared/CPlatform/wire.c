@@ -260,6 +260,13 @@ int wire_unix_address(const char *path, struct sockaddr_un *address) {
 
 int wire_no_delay(int fd) {
   int on = 1;
+  // A peer that is gone without a word is found out within about half a minute.
+  int idle_seconds = 10;
+  unsigned timeout_milliseconds = 30000;
+  setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_seconds, sizeof idle_seconds);
+  setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &idle_seconds, sizeof idle_seconds);
+  setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_milliseconds, sizeof timeout_milliseconds);
   return setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) == 0 ? 0 : -errno;
 }
 

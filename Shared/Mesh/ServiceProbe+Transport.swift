@@ -55,18 +55,21 @@ extension ServiceProbe {
   @Sendable private static func bridgeStreams(
     _ address: String, _ reading: Int32, _ writing: Int32
   ) async throws {
-    let endpoint = try Endpoint(parsing: address)
     let neighbours = Neighbours(of: address)
     // A service reads its weights before it says hello; how long it may take is the supervisor's
     // to decide, which cancels.
+    var options = ConnectionOptions()
+    options.handshakeTimeout = .seconds(24 * 3600)
     let connection = try await Connection.connect(
       reading: reading, writing: writing, peer: "the service behind \(address)",
+      options: options,
       router: Bridge.router { context in
         let channel = try neighbours.channel(named: context.authority ?? "")
         return (try await channel.connection(deadline: context.deadline), authority: nil)
-      }, deadline: .after(.seconds(24 * 3600)))
+      }, deadline: .after(options.handshakeTimeout))
     defer { connection.close() }
-    let server = try Server(endpoint, router: Bridge.router { _ in (connection, authority: nil) })
+    let server = try Server(
+      Endpoint(parsing: address), router: Bridge.router { _ in (connection, authority: nil) })
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await server.run() }
       group.addTask {

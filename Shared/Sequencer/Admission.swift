@@ -10,6 +10,9 @@ actor Admission {
     let continuation: CheckedContinuation<Void, any Error>
   }
 
+  /// Stages are down: wait until they are back, and enter again.
+  struct StagesGone: Error {}
+
   private let limits: GatewayLimits
   private let capacity: @Sendable () -> Int
   private var used = 0
@@ -30,13 +33,11 @@ actor Admission {
   /// Looks again at what the language stages have: there may be room now, or never again.
   func capacityChanged() {
     let capacity = capacity()
-    // Stages that are down may come back as they were.
-    if capacity > 0 {
-      for waiter in waiters where waiter.positions > capacity {
-        waiter.continuation.resume(throwing: tooLarge(waiter.positions, capacity))
-      }
-      waiters.removeAll { $0.positions > capacity }
+    for waiter in waiters where waiter.positions > capacity {
+      waiter.continuation.resume(
+        throwing: capacity > 0 ? tooLarge(waiter.positions, capacity) : StagesGone())
     }
+    waiters.removeAll { $0.positions > capacity }
     admitWaiting()
   }
 
@@ -58,13 +59,11 @@ actor Admission {
   /// Waits for a place and `positions` of cache. On return the request no longer counts as
   /// waiting, and ``release(positions:)`` is owed.
   ///
-  /// - Throws: RESOURCE_EXHAUSTED when the caches are smaller than that, UNAVAILABLE when they are
-  ///   gone; `CancellationError`.
+  /// - Throws: RESOURCE_EXHAUSTED when the caches are smaller than that, ``StagesGone`` when there
+  ///   are none; `CancellationError`.
   func enter(positions: Int) async throws {
     let capacity = capacity()
-    guard capacity > 0 else {
-      throw RPCError(.unavailable, "the language stages went away; ask again")
-    }
+    guard capacity > 0 else { throw StagesGone() }
     guard positions <= capacity else { throw tooLarge(positions, capacity) }
     if waiters.isEmpty && fits(positions) {
       take(positions)

@@ -10,7 +10,8 @@ import Transport
 ///
 /// A request's prompt is made ready on a thread of its own, waits for a place, sends its
 /// pictures to the first vision stage, and is then a part of the scheduler's steps until its
-/// answer ends. The stages hand tensors to each other; of all tensors only pixels pass here.
+/// answer ends. The stages hand tensors to each other; only pixels pass here, and what a probe asks
+/// to capture.
 public final class GatewayService: Sendable {
   public let builder: PromptBuilder
   private let modelName: String
@@ -94,29 +95,54 @@ public final class GatewayService: Sendable {
     do {
       prompt = try await prepare(payload)
       options = try resolve(payload.message, prompt: prompt)
-      try await links.ready(within: limits.stageWait)
-      let block = links.cache.block
-      positions = (prompt.tokens.count + options.maxTokens + block - 1) / block * block
-      try await admission.enter(positions: positions)
+      positions = try await enter(tokens: prompt.tokens.count + options.maxTokens)
     } catch {
       await admission.leave()
       throw error
     }
-    let id = UInt64(links.session) << 32
+    let id =
+      UInt64(links.session) << 32
       | (nextSequence.add(1, ordering: .relaxed).oldValue & 0xffff_ffff)
+    var times = Clock(arrival: arrival, admitted: clock.now)
+    let ended = Ended(sequence: id, positions: positions)
     do {
-      try await answer(
-        id, prompt, options, Clock(arrival: arrival, admitted: clock.now), write: write)
+      try await show(id, prompt, options, &times, write: write)
     } catch {
-      await retire(id, positions: positions)
+      endedQueue.yield(ended)
       throw error
     }
-    await retire(id, positions: positions)
+    // From here on the place is given back when the answer ends, however slowly it is read.
+    let generation = Generation(
+      id: id, prompt: prompt, options: options, tokenizer: builder.tokenizer)
+    let events = await scheduler.begin(generation) { [endedQueue] in endedQueue.yield(ended) }
+    do {
+      for try await var event in events {
+        if times.firstToken == nil { times.firstToken = .now }
+        if event.message.finishReason != nil { event.message.timings = timings(times) }
+        try await write(event)
+      }
+      try Task.checkCancellation()
+    } catch {
+      await scheduler.end(id)
+      throw error
+    }
   }
 
-  private func retire(_ id: UInt64, positions: Int) async {
-    await scheduler.end(id)
-    endedQueue.yield(Ended(sequence: id, positions: positions))
+  /// Waits for the stages, and for a place among the answers.
+  ///
+  /// - Returns: the cache positions taken.
+  private func enter(tokens: Int) async throws -> Int {
+    while true {
+      try await links.ready(within: limits.stageWait)
+      let block = links.cache.block
+      let positions = (tokens + block - 1) / block * block
+      do {
+        try await admission.enter(positions: positions)
+        return positions
+      } catch is Admission.StagesGone {
+        continue
+      }
+    }
   }
 
   /// A sequence that is over, and the cache positions it will give back.
@@ -162,7 +188,8 @@ public final class GatewayService: Sendable {
           + "context of \(builder.contextLength); ask for at most \(room) tokens")
     }
     return GenerationOptions(
-      sampling: sampling, maxTokens: maxTokens, stopStrings: request.stop + (request.ignoreEnd ? [] : builder.template.stopStrings),
+      sampling: sampling, maxTokens: maxTokens,
+      stopStrings: request.stop + (request.ignoreEnd ? [] : builder.template.stopStrings),
       stopTokens: Set(request.stopTokens), endTokens: builder.endTokens,
       ignoresEnd: request.ignoreEnd, captures: request.capture)
   }
@@ -175,11 +202,11 @@ public final class GatewayService: Sendable {
     var firstToken: ContinuousClock.Instant?
   }
 
-  private func answer(
-    _ id: UInt64, _ prompt: Prompt, _ options: GenerationOptions, _ clock: Clock,
+  /// Shows the pictures to the model, and sends the events that come before the first token.
+  private func show(
+    _ id: UInt64, _ prompt: Prompt, _ options: GenerationOptions, _ clock: inout Clock,
     write: @Sendable (Payload<ChatEvent>) async throws -> Void
   ) async throws {
-    var clock = clock
     var first = ChatEvent()
     first.seed = options.sampling.seed
     let captured = try await encode(prompt, id: id, captures: options.captures)
@@ -192,15 +219,6 @@ public final class GatewayService: Sendable {
     try await write(Payload(first))
     // One event a picture: together they can be more tensors than an event may have.
     for tensors in captured { try await write(Payload(ChatEvent(), tensors: tensors)) }
-
-    let generation = Generation(
-      id: id, prompt: prompt, options: options, tokenizer: builder.tokenizer)
-    for try await var event in await scheduler.begin(generation) {
-      if clock.firstToken == nil { clock.firstToken = .now }
-      if event.message.finishReason != nil { event.message.timings = timings(clock) }
-      try await write(event)
-    }
-    try Task.checkCancellation()
   }
 
   /// Sends the pictures to the first vision stage, one after the other.
@@ -221,7 +239,8 @@ public final class GatewayService: Sendable {
         Methods.VisionEncoder.encode, request,
         tensors: [Attachment(picture.pixels, name: "pixels")])
       if captures {
-        captured.append([Attachment(picture.pixels, name: "pixels")] + reply.tensors)
+        captured.append(
+          [Attachment(picture.pixels, name: "pixels")] + reply.outOfArena().tensors)
       }
     }
     return captured
@@ -281,8 +300,9 @@ public final class GatewayService: Sendable {
       for link in links.language where link.description != nil {
         group.addTask { [request] in
           // A stage that cannot be told has lost the sequence, or drops it with the session.
-          _ = try? await link.channel.call(
-            Methods.LanguageModel.end, request, deadline: .after(.seconds(5)))
+          // No deadline: the positions are free when the stage has let go of them, and a stage
+          // that hangs loses its connection.
+          _ = try? await link.channel.call(Methods.LanguageModel.end, request)
         }
       }
     }

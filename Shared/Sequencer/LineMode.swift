@@ -8,6 +8,7 @@
 #elseif canImport(Musl)
   import Musl
 #endif
+import CPlatform
 import Messages
 import Synchronization
 import Threads
@@ -28,6 +29,7 @@ public struct LineMode: Sendable {
   ///
   /// - Throws: `CancellationError`.
   public func run() async throws {
+    wire_ignore_broken_pipes()
     let reader = LineReader(limit: LineMode.lineLimit)
     let most = gateway.limits.waiting
     try await withThrowingTaskGroup(of: Void.self) { group in
@@ -44,7 +46,7 @@ public struct LineMode: Sendable {
           underWay += 1
           group.addTask { await answer(bytes) }
         case .tooLong(let limit):
-          StandardOutput.write(
+          await StandardOutput.write(
             Failure(
               id: nil,
               error: RPCError(
@@ -61,7 +63,7 @@ public struct LineMode: Sendable {
     do {
       request = try LineRequest.decode(line)
     } catch {
-      StandardOutput.write(
+      await StandardOutput.write(
         Failure(
           id: LineRequest.identifier(of: line),
           error: RPCError(.invalidArgument, "the line is no request: \(error.plain)")))
@@ -73,12 +75,12 @@ public struct LineMode: Sendable {
       try await gateway.chat(payload) { event in
         result.withLock { $0.add(event.message) }
         if request.stream == true, !event.message.text.isEmpty {
-          StandardOutput.write(Delta(id: request.id, delta: event.message.text))
+          await StandardOutput.write(Delta(id: request.id, delta: event.message.text))
         }
       }
-      StandardOutput.write(Answer(id: request.id, result: result.withLock { $0 }))
+      await StandardOutput.write(Answer(id: request.id, result: result.withLock { $0 }))
     } catch {
-      StandardOutput.write(Failure(id: request.id, error: RPCError(handlerError: error)))
+      await StandardOutput.write(Failure(id: request.id, error: RPCError(handlerError: error)))
     }
   }
 }
@@ -250,25 +252,28 @@ extension Error {
 
 /// Standard output, a whole line at a time.
 enum StandardOutput {
-  private static let lock = Mutex(())
+  /// Whoever reads may take their time.
+  private static let thread = DedicatedThread(name: "stdout")
 
-  static func write(_ value: some Encodable) {
+  static func write(_ value: some Encodable) async {
     let encoder = JSONEncoder()
     encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-    guard var line = try? encoder.encode(value) else { return }
-    line.append(0x0a)
-    let bytes = [UInt8](line)
-    lock.withLock { _ in
-      var written = 0
-      while written < bytes.count {
-        let count = bytes[written...].withUnsafeBytes {
-          Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count)
-        }
-        if count < 0 && errno == EINTR { continue }
-        // Nobody reads any more; the input will end too.
-        guard count > 0 else { return }
-        written += count
+    guard let line = try? encoder.encode(value) else { return }
+    let bytes = [UInt8](line) + [0x0a]
+    // Cancelled when nobody waits for the line any more.
+    try? await thread.runAbandonably { _ in put(bytes) }
+  }
+
+  private static func put(_ bytes: [UInt8]) {
+    var written = 0
+    while written < bytes.count {
+      let count = bytes[written...].withUnsafeBytes {
+        Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count)
       }
+      if count < 0 && errno == EINTR { continue }
+      // Nobody reads any more; the input will end too.
+      guard count > 0 else { return }
+      written += count
     }
   }
 }

@@ -15,7 +15,7 @@ public enum PictureFile {
   public static func read(_ path: String, limit: Int = GatewayLimits().pictureBytes) throws
     -> Attachment
   {
-    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
     guard descriptor >= 0 else { throw problem(path, String(cString: strerror(errno))) }
     defer { close(descriptor) }
     var status = stat()

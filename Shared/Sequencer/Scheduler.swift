@@ -15,24 +15,26 @@ actor Scheduler {
   private struct Answer {
     var generation: Generation
     let events: AsyncThrowingStream<Payload<ChatEvent>, any Error>.Continuation
+    /// Told once, when the answer is no longer the scheduler's.
+    let ended: @Sendable () -> Void
     var isUnderWay = false
   }
 
   private let send: Send
   private let limits: GatewayLimits
   private let stepsAtOnce: Int
-  private let steps: AsyncStream<StepRequest>
-  private let stepQueue: AsyncStream<StepRequest>.Continuation
   private var answers: [UInt64: Answer] = [:]
   /// Ids in the order in which they last had a turn.
   private var turns: [UInt64] = []
-  private var underWay = 0
+  /// Steps under way, by the number of the worker that carries each out.
+  private var underWay: [Int: Task<Payload<StepReply>, any Error>] = [:]
+  /// Workers that wait for something to send.
+  private var idle: [Int: CheckedContinuation<StepRequest?, Never>] = [:]
 
   init(limits: GatewayLimits, stepsAtOnce: Int, send: @escaping Send) {
     self.limits = limits
     self.stepsAtOnce = stepsAtOnce
     self.send = send
-    (steps, stepQueue) = AsyncStream.makeStream()
   }
 
   var running: Int { answers.count }
@@ -40,52 +42,89 @@ actor Scheduler {
   /// Sends steps until the task is cancelled.
   func run() async {
     await withDiscardingTaskGroup { group in
-      for await step in steps {
-        group.addTask { await self.carryOut(step) }
+      for worker in 0..<stepsAtOnce {
+        group.addTask { await self.work(worker) }
       }
-      group.cancelAll()
     }
   }
 
   /// Begins an answer whose pictures are in place.
   ///
+  /// - Parameter ended: called once when the answer is over, whether it was read or not.
   /// - Returns: its events; the last one has a finish reason.
-  func begin(_ generation: Generation) -> AsyncThrowingStream<Payload<ChatEvent>, any Error> {
+  func begin(
+    _ generation: Generation, ended: @escaping @Sendable () -> Void
+  ) -> AsyncThrowingStream<Payload<ChatEvent>, any Error> {
     let (stream, continuation) = AsyncThrowingStream<Payload<ChatEvent>, any Error>.makeStream()
-    answers[generation.id] = Answer(generation: generation, events: continuation)
+    answers[generation.id] = Answer(
+      generation: generation, events: continuation, ended: ended)
     turns.append(generation.id)
-    pump()
+    wakeWorkers()
     return stream
   }
 
   /// Forgets an answer. A step that it is part of goes on without being waited for.
   func end(_ id: UInt64) {
-    if let answer = answers.removeValue(forKey: id) { answer.events.finish() }
-    turns.removeAll { $0 == id }
-    pump()
+    remove(id)?.events.finish()
+    wakeWorkers()
   }
 
   /// Ends every answer with an error: their cached keys and values are gone.
   func failAll(_ error: RPCError) {
-    for answer in answers.values { answer.events.finish(throwing: error) }
-    answers.removeAll()
-    turns.removeAll()
+    for id in turns { remove(id)?.events.finish(throwing: error) }
+    // They are nobody's any more, and may wait for a stage that hangs.
+    for step in underWay.values { step.cancel() }
   }
 
-  /// Composes steps for as long as there is something to send and a stage to work on it.
-  private func pump() {
-    while underWay < stepsAtOnce, let request = compose() {
-      underWay += 1
-      stepQueue.yield(request)
+  // MARK: Workers
+
+  /// Carries out one step after the other. There is one worker for each language stage.
+  private func work(_ worker: Int) async {
+    while let request = await next(worker) {
+      let step = Task { [send] in try await send(request) }
+      underWay[worker] = step
+      let result = await withTaskCancellationHandler {
+        await step.result
+      } onCancel: {
+        step.cancel()
+      }
+      underWay[worker] = nil
+      switch result {
+      case .success(let reply): accept(reply, of: request)
+      case .failure(let error): fail(request, Scheduler.plain(error))
+      }
+      wakeWorkers()
+    }
+  }
+
+  /// The next step to send, when there is one; nil when the task is cancelled.
+  private func next(_ worker: Int) async -> StepRequest? {
+    if Task.isCancelled { return nil }
+    if let request = compose(at: worker) { return request }
+    return await withTaskCancellationHandler {
+      await withCheckedContinuation { idle[worker] = $0 }
+    } onCancel: {
+      Task { await self.dismiss(worker) }
+    }
+  }
+
+  private func dismiss(_ worker: Int) {
+    idle.removeValue(forKey: worker)?.resume(returning: nil)
+  }
+
+  private func wakeWorkers() {
+    while let worker = idle.keys.min(), let request = compose(at: worker) {
+      idle.removeValue(forKey: worker)?.resume(returning: request)
     }
   }
 
   /// A step of the answers that waited longest: decoding ones share the stages evenly, prompts
   /// fill what the token budget leaves.
-  private func compose() -> StepRequest? {
+  private func compose(at worker: Int) -> StepRequest? {
     let waiting = turns.filter { answers[$0]?.isUnderWay == false }
     guard !waiting.isEmpty else { return nil }
-    let share = max(1, (waiting.count + stepsAtOnce - underWay - 1) / (stepsAtOnce - underWay))
+    let free = max(1, stepsAtOnce - underWay.keys.count { $0 != worker })
+    let share = (waiting.count + free - 1) / free
     var budget = limits.stepTokens
     var request = StepRequest()
     for id in waiting.prefix(share) {
@@ -104,19 +143,7 @@ actor Scheduler {
     return request.steps.isEmpty ? nil : request
   }
 
-  private func carryOut(_ request: StepRequest) async {
-    do {
-      let reply = try await send(request)
-      accept(reply, of: request)
-    } catch {
-      let failure = Scheduler.plain(error)
-      for step in request.steps {
-        if let answer = answers[step.sequence] { fail(step.sequence, answer, failure) }
-      }
-    }
-    underWay -= 1
-    pump()
-  }
+  // MARK: Results
 
   private func accept(_ reply: Payload<StepReply>, of request: StepRequest) {
     var results: [UInt64: SequenceResult] = [:]
@@ -136,10 +163,18 @@ actor Scheduler {
             code, result.errorMessage ?? "a language stage failed without saying why"))
         continue
       }
+      guard (result.token != nil) == step.sample else {
+        fail(
+          id, answer,
+          RPCError(.internal, "a language stage sampled where it should not, or did not"))
+        continue
+      }
       let event = answer.generation.accept(result, of: step.tokens.count)
       // Captured logits go out as they come: a long prompt has more chunks than an event tensors.
       if event != nil || !reply.tensors.isEmpty {
-        answer.events.yield(Payload(event ?? ChatEvent(), tensors: reply.tensors))
+        // A reader that takes its time must not keep the stage's arena.
+        let tensors = reply.tensors.isEmpty ? [] : reply.outOfArena().tensors
+        answer.events.yield(Payload(event ?? ChatEvent(), tensors: tensors))
       }
       answers[id] = answer
       if let reason = answer.generation.finishReason {
@@ -151,10 +186,14 @@ actor Scheduler {
         usage.imageTokens = answer.generation.prompt.imageTokenCount
         last.usage = usage
         answer.events.yield(Payload(last))
-        answer.events.finish()
-        answers[id] = nil
-        turns.removeAll { $0 == id }
+        remove(id)?.events.finish()
       }
+    }
+  }
+
+  private func fail(_ request: StepRequest, _ error: any Error) {
+    for step in request.steps {
+      if let answer = answers[step.sequence] { fail(step.sequence, answer, error) }
     }
   }
 
@@ -166,8 +205,15 @@ actor Scheduler {
   }
 
   private func fail(_ id: UInt64, _ answer: Answer, _ error: any Error) {
-    answers[id] = nil
-    turns.removeAll { $0 == id }
+    remove(id)
     answer.events.finish(throwing: error)
+  }
+
+  @discardableResult
+  private func remove(_ id: UInt64) -> Answer? {
+    turns.removeAll { $0 == id }
+    let answer = answers.removeValue(forKey: id)
+    answer?.ended()
+    return answer
   }
 }

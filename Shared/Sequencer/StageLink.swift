@@ -42,21 +42,20 @@ final class StageLink: Sendable {
 
   /// Attaches again and again until the task is cancelled, telling `changed` of every coming
   /// and going.
-  func keepAttached(changed: @Sendable (StageLink) async -> Void) async {
+  func keepAttached(changed: @escaping @Sendable (StageLink) async -> Void) async {
     var pause = Duration.milliseconds(20)
     while !Task.isCancelled {
       do {
         let description = try await channel.call(
           Methods.Stage.describe, DescribeRequest(), deadline: .after(.seconds(5))
         ).message
-        var request = AttachRequest()
-        request.session = session
-        for try await _ in channel.stream(Methods.Stage.attach, request) {
-          pause = .milliseconds(20)
-          state.withLock { $0 = .up(description) }
-          logger.info("stage attached", metadata: ["stage": "\(name)", "at": "\(endpoint)"])
-          await changed(self)
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          group.addTask { try await self.attach(description, changed) }
+          group.addTask { try await self.watch() }
+          defer { group.cancelAll() }
+          try await group.next()
         }
+        pause = .milliseconds(20)
         await goDown("it closed the connection", changed)
       } catch {
         if Task.isCancelled { return }
@@ -64,6 +63,34 @@ final class StageLink: Sendable {
       }
       try? await Task.sleep(for: pause)
       pause = min(pause * 2, .milliseconds(500))
+    }
+  }
+
+  /// Holds the `Stage.Attach` stream open.
+  private func attach(
+    _ description: StageDescription, _ changed: @Sendable (StageLink) async -> Void
+  ) async throws {
+    for try await _ in channel.stream(Methods.Stage.attach, AttachRequest(session: session)) {
+      state.withLock { $0 = .up(description) }
+      logger.info("stage attached", metadata: ["stage": "\(name)", "at": "\(endpoint)"])
+      await changed(self)
+    }
+  }
+
+  /// Asks again and again whether the stage is still there: one that hangs closes no connection.
+  ///
+  /// Health is answered beside the computing, so a busy stage answers too.
+  private func watch() async throws {
+    while true {
+      try await Task.sleep(for: .seconds(5))
+      let connection = try await channel.connection(deadline: .after(.seconds(5)))
+      do {
+        _ = try await connection.call(
+          Methods.Health.check, HealthCheckRequest(), deadline: .after(.seconds(10)))
+      } catch {
+        connection.close()
+        throw error
+      }
     }
   }
 

@@ -50,12 +50,14 @@ actor StageLinks {
       ?? coverObstacle(language, layers: configuration.language.layerCount)
   }
 
-  /// Positions of the smallest cache among the language stages, and the size of its blocks.
+  /// Positions of the smallest cache among the language stages, and the size of its blocks; none
+  /// while requests cannot be answered.
   nonisolated var cache: (positions: Int, block: Int) {
+    guard obstacle == nil else { return (0, 1) }
     let descriptions = language.compactMap(\.description)
     return (
       descriptions.map(\.cacheTokens).min() ?? 0,
-      descriptions.map(\.cacheBlockTokens).max() ?? 1
+      max(1, descriptions.map(\.cacheBlockTokens).max() ?? 1)
     )
   }
 

@@ -11,10 +11,13 @@ import Threads
 public enum StandardInput {
   /// The first byte, left where it is; nil at the end of the input.
   ///
-  /// Waits for it. A terminal is a person who types text, so it counts as `{`.
-  public static func peek() -> UInt8? {
+  /// Waits for it, on a thread of its own. A terminal is a person who types text, so it counts as `{`.
+  /// - Throws: `CancellationError`, at once.
+  public static func peek() async throws -> UInt8? {
     if isatty(STDIN_FILENO) == 1 { return UInt8(ascii: "{") }
-    return UInt8(exactly: input_peek(STDIN_FILENO))
+    return try await DedicatedThread(name: "peek").runAbandonably { _ in
+      UInt8(exactly: input_peek(STDIN_FILENO))
+    }
   }
 }
 

@@ -1,9 +1,3 @@
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
-
 /// A number of bytes as people read it: three digits and a binary unit.
 public struct ByteCount: CustomStringConvertible, Sendable {
   private let bytes: Int
@@ -23,9 +17,4 @@ public struct ByteCount: CustomStringConvertible, Sendable {
     }
     return "\(bytes) B"
   }
-}
-
-/// This process.
-enum ProcessIdentity {
-  static var current: Int32 { getpid() }
 }

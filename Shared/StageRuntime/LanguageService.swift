@@ -74,18 +74,18 @@ public final class LanguageService: StageService {
         description.cacheTokensUsed = worker.cache.tokensInUse
         description.sequences = worker.cache.sequences.count
       },
-      detach: { session in
-        // Still owed when the call's task is cancelled: a fresh task has no such flag.
-        await Task { _ = try? await core.compute { _ in worker.forget(session: session) } }.value
-      })
-    router.handle(Methods.LanguageModel.step) { payload, context in
+      attach: { session in await core.giveBack { worker.begin(session: session) } },
+      detach: { session in await core.giveBack { worker.forget(session: session) } })
+    // A stage that hands nothing on has nothing to wait for but its own computing.
+    router.handle(Methods.LanguageModel.step, on: core.next == nil ? core.thread : nil) {
+      payload, context in
       try await self.step(payload, context)
     }
     router.handle(Methods.LanguageModel.placeImage) { payload, _ in
       try await self.place(payload)
     }
     router.handle(Methods.LanguageModel.end) { payload, _ in
-      _ = try await core.compute { _ in worker.end(payload.message.sequences) }
+      await core.giveBack { worker.end(payload.message.sequences) }
       return Payload(EndReply())
     }
     return router

@@ -21,6 +21,8 @@ final class LanguageWorker: @unchecked Sendable {
   /// Sequences that are over: a step or a picture of theirs that comes late is turned away.
   private var over: Set<UInt64> = []
   private var overInOrder: [UInt64] = []
+  /// Sessions that ended last.
+  private var gone: [UInt32] = []
 
   init(
     stage: LanguageStage, configuration: ModelConfiguration, layers: Range<Int>,
@@ -121,7 +123,7 @@ final class LanguageWorker: @unchecked Sendable {
         .invalidArgument,
         "image rows are \(rows.scalarType) \(rows.shape), expected float32 [n, \(width)]")
     }
-    guard !over.contains(sequence) else {
+    guard !isOver(sequence) else {
       throw RPCError(.cancelled, "sequence \(sequence) is over")
     }
     guard pictureBytesHeld + rows.byteCount <= pictureBytes else {
@@ -216,7 +218,7 @@ final class LanguageWorker: @unchecked Sendable {
     let id = step.sequence
     let position = step.position
     let end = position + step.tokens.count
-    guard !over.contains(id) else { throw RPCError(.cancelled, "sequence \(id) is over") }
+    guard !isOver(id) else { throw RPCError(.cancelled, "sequence \(id) is over") }
     guard end <= stage.contextLength else {
       throw RPCError(
         .outOfRange,
@@ -321,10 +323,22 @@ final class LanguageWorker: @unchecked Sendable {
     for id in sequences { forget(id) }
   }
 
-  /// Forgets everything of a gateway's session.
+  /// Begins a gateway's session, without what an earlier connection of it has left.
+  func begin(session: UInt32) {
+    forget(session: session)
+    gone.removeAll { $0 == session }
+  }
+
+  /// Forgets everything of a gateway's session, and turns away what still comes of it.
   func forget(session: UInt32) {
     let ids = Set(stage.cache.sequences).union(pictures.keys)
     for id in ids where id >> 32 == UInt64(session) { forget(id) }
+    gone.append(session)
+    if gone.count > StageLimits.rememberedSessions { gone.removeFirst() }
+  }
+
+  private func isOver(_ sequence: UInt64) -> Bool {
+    over.contains(sequence) || gone.contains { UInt64($0) == sequence >> 32 }
   }
 
   private func forget(_ id: UInt64) {

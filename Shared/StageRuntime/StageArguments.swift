@@ -59,6 +59,9 @@ public struct StageArguments: ParsableArguments {
       throw ValidationError("give one of --stage and --layers")
     }
     if (listen != nil) == stdio { throw ValidationError("\(StageError.listenOrStdio)") }
+    if next?.hasPrefix("peer:") == true && !stdio {
+      throw ValidationError("--next peer:NAME goes back over --stdio; give a socket's address")
+    }
     if arenaBytes < 1 { throw ValidationError("--arena-bytes must be positive") }
     if let threads, threads < 1 || threads > 1024 {
       throw ValidationError("--threads \(threads) is not between 1 and 1024")

@@ -14,6 +14,9 @@ final class StageCore: Sendable {
   private let description: StageDescription
   private let calls = Atomic<Int>(0)
   private let busy = Atomic<Int>(0)
+  private let nextAttachment = Atomic<Int>(0)
+  /// For each attached session the number of its latest Attach call.
+  private let attachments = Mutex<[UInt32: Int]>([:])
 
   /// Calls that may wait for the computing thread; one more is refused.
   static let queueLimit = 256
@@ -47,14 +50,23 @@ final class StageCore: Sendable {
     }
   }
 
+  /// Runs `body` on the computing thread, whoever has stopped waiting for it and however many
+  /// calls wait: giving memory back is neither refused nor cancelled.
+  func giveBack(_ body: @escaping @Sendable () -> Void) async {
+    // A task of its own has no part in the caller's cancellation.
+    await Task { try? await thread.run { _ in body() } }.value
+  }
+
   /// Adds the calls that every stage answers.
   ///
   /// - Parameters:
   ///   - fill: adds the state of the moment to the description.
+  ///   - attach: begins a session, without what an earlier one of its number has put here.
   ///   - detach: forgets all that a session has put here.
   func register(
     in router: inout Router,
     fill: @escaping @Sendable (inout StageDescription) async -> Void,
+    attach: @escaping @Sendable (UInt32) async -> Void,
     detach: @escaping @Sendable (UInt32) async -> Void
   ) {
     router.handle(Methods.Stage.describe) { _, _ in
@@ -66,10 +78,20 @@ final class StageCore: Sendable {
     }
     router.handleStream(Methods.Stage.attach) { payload, _, writer in
       let session = payload.message.session
-      try await writer.write(Payload(AttachReply()))
+      let number = self.nextAttachment.add(1, ordering: .relaxed).oldValue
+      self.attachments.withLock { $0[session] = number }
+      await attach(session)
       // The call has no end of its own: it lasts until the gateway, or the connection, goes.
-      while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
-      await detach(session)
+      if (try? await writer.write(Payload(AttachReply()))) != nil {
+        while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
+      }
+      // Unless the same gateway is here again over another connection.
+      let isLatest = self.attachments.withLock { attachments in
+        guard attachments[session] == number else { return false }
+        attachments[session] = nil
+        return true
+      }
+      if isLatest { await detach(session) }
     }
     health.register(in: &router)
   }

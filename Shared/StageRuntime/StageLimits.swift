@@ -15,6 +15,8 @@ enum StageLimits {
   static let sequences = 1024
   /// Sequences whose end is remembered.
   static let remembered = 4096
+  /// Sessions whose end is remembered.
+  static let rememberedSessions = 64
 }
 
 extension ModelConfiguration {

@@ -15,7 +15,7 @@ public struct StageOptions: Sendable {
   public var cacheTokens: Int
   /// Shared memory for the tensors that go to the next stage.
   public var arenaBytes: Int
-  /// Pictures that may lie between their projection and their use, in bytes.
+  /// Image rows of sequences that are not over, in bytes.
   public var pictureBytes: Int
 
   public init(

@@ -49,7 +49,7 @@ public final class VisionService: StageService {
 
   public var router: Router {
     var router = Router()
-    core.register(in: &router, fill: { _ in }, detach: { _ in })
+    core.register(in: &router, fill: { _ in }, attach: { _ in }, detach: { _ in })
     router.handle(Methods.VisionEncoder.encode) { payload, context in
       try await self.encode(payload, context)
     }

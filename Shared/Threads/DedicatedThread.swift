@@ -10,7 +10,7 @@ import Synchronization
 ///
 /// Work that computes for milliseconds belongs here: on Swift's cooperative pool, which has as
 /// many threads as the machine has cores, it would hold up every connection of the process.
-public final class DedicatedThread: Sendable {
+public final class DedicatedThread: TaskExecutor {
   private let queue: Queue
 
   /// - Parameter name: shown by `top -H`; cut to 15 bytes.
@@ -75,6 +75,12 @@ public final class DedicatedThread: Sendable {
       flag.cancel()
       answer.give(.failure(CancellationError()))
     }
+  }
+
+  /// Runs the parts of tasks that prefer this thread.
+  public func enqueue(_ job: consuming ExecutorJob) {
+    let job = UnownedJob(job)
+    queue.append { job.runSynchronously(on: self.asUnownedTaskExecutor()) }
   }
 
   /// Closures that wait for their turn.

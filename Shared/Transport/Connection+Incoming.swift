@@ -105,8 +105,8 @@ extension Connection {
       } catch {
         finish(call, .failure(RPCError(handlerError: error)), isHandlerDone: true)
       }
-    case .task(let body):
-      call.run { [self] in
+    case .task(let body, let executor):
+      call.run(on: executor) { [self] in
         do {
           let writer = RawResponseWriter(connection: self, call: call)
           guard let reply = try await body(payload, context, writer) else {

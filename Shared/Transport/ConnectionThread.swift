@@ -46,6 +46,9 @@ final class ConnectionThread: FrameReader.Source {
   /// Gives back what the connection holds of the system.
   func finish() {
     arena = nil
+    // Whoever ends the connection may not have come to this yet, and a descriptor's number is
+    // somebody else's once it is closed.
+    outbox.close()
     carrier.close()
     if let process = carrier.process { ChildProcess.end(process) }
     connection.didEnd()

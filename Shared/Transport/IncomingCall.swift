@@ -24,8 +24,8 @@ final class IncomingCall: Sendable {
     state = Mutex(State(credit: window))
   }
 
-  func run(_ body: @escaping @Sendable () async -> Void) {
-    let task = Task(operation: body)
+  func run(on executor: (any TaskExecutor)?, _ body: @escaping @Sendable () async -> Void) {
+    let task = Task(executorPreference: executor, operation: body)
     let isCancelled = state.withLock {
       $0.task = task
       return $0.isCancelled

@@ -29,6 +29,21 @@ public struct Payload<M: Message>: Sendable {
   }
 }
 
+extension Payload {
+  /// The same with its tensors on the heap, so that the sender's arena is free again: for those
+  /// who keep what they received.
+  public func outOfArena() -> Payload {
+    var copy = self
+    for index in copy.tensors.indices {
+      let original = copy.tensors[index].tensor
+      let tensor = Tensor(uninitialized: original.scalarType, original.shape)
+      tensor.copyElements(from: original)
+      copy.tensors[index].tensor = tensor
+    }
+    return copy
+  }
+}
+
 /// A payload whose message stays encoded: what a bridge hands on.
 public struct RawPayload: Sendable {
   public var message: [UInt8]

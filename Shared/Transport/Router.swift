@@ -46,7 +46,7 @@ public struct Router: Sendable {
     @Sendable (RawPayload, CallContext, RawResponseWriter) async throws -> RawPayload?
 
   enum Route: Sendable {
-    case task(Handler)
+    case task(Handler, on: (any TaskExecutor)?)
     case immediate(@Sendable (RawPayload, CallContext) throws -> RawPayload)
   }
 
@@ -56,14 +56,17 @@ public struct Router: Sendable {
   public init() {}
 
   /// Answers a unary method.
+  ///
+  /// - Parameter executor: where the handler runs, if not on Swift's own threads: on the thread
+  ///   that computes, a handler that does nothing else saves two changes of thread.
   public mutating func handle<Request, Response>(
-    _ method: Method<Request, Response>,
+    _ method: Method<Request, Response>, on executor: (any TaskExecutor)? = nil,
     _ body: @escaping @Sendable (Payload<Request>, CallContext) async throws -> Payload<Response>
   ) {
     precondition(!method.streams, "\(method.name) streams")
-    routes[method.name] = .task { raw, context, _ in
-      RawPayload(try await body(try Router.request(raw), context))
-    }
+    routes[method.name] = .task(
+      { raw, context, _ in RawPayload(try await body(try Router.request(raw), context)) },
+      on: executor)
   }
 
   /// Answers a unary method on the connection's own thread, without a task: for answers that
@@ -87,10 +90,11 @@ public struct Router: Sendable {
       ) async throws -> Void
   ) {
     precondition(method.streams, "\(method.name) does not stream")
-    routes[method.name] = .task { raw, context, writer in
-      try await body(try Router.request(raw), context, ResponseWriter(raw: writer))
-      return nil
-    }
+    routes[method.name] = .task(
+      { raw, context, writer in
+        try await body(try Router.request(raw), context, ResponseWriter(raw: writer))
+        return nil
+      }, on: nil)
   }
 
   /// Answers every method without a handler of its own, messages left encoded: a proxy. The
@@ -103,7 +107,7 @@ public struct Router: Sendable {
     fallback = body
   }
 
-  func route(_ method: String) -> Route? { routes[method] ?? fallback.map { .task($0) } }
+  func route(_ method: String) -> Route? { routes[method] ?? fallback.map { .task($0, on: nil) } }
 
   private static func request<Request: Message>(_ raw: RawPayload) throws -> Payload<Request> {
     do {
