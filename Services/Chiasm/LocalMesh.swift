@@ -29,7 +29,9 @@ enum LocalMesh {
       languageStages: shape.languageStages)
     layout.device = shape.device
     layout.threads = shape.threads
-    if let tokens = shape.cacheTokens { layout.languageArguments = ["--cache-tokens", "\(tokens)"] }
+    if let tokens = shape.cacheTokens {
+      layout.languageArguments = ["--cache-tokens", "\(tokens)"]
+    }
     let path = try TemporaryFolder.make(prefix: "chiasm")
     defer { TemporaryFolder.remove(path) }
     let directory = RunDirectory(path: path)

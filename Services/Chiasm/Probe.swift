@@ -48,8 +48,9 @@ struct Probe: AsyncParsableCommand {
 
   func validate() throws {
     if inProcess && (visionStages != 1 || languageStages != 1) {
-      throw ValidationError("--in-process has no stages; leave --vision-stages and "
-        + "--language-stages out")
+      throw ValidationError(
+        "--in-process has no stages; leave --vision-stages and "
+          + "--language-stages out")
     }
     for (name, value) in [
       ("--vision-stages", visionStages), ("--language-stages", languageStages),

@@ -30,7 +30,7 @@ struct RandomModelCommand: ParsableCommand {
 
   func run() throws {
     try RandomModel.write(
-      RandomModel.benchmarkConfiguration(), seed: seed, 
+      RandomModel.benchmarkConfiguration(), seed: seed,
       scalarType: type == .float32 ? .float32 : .bfloat16, to: output,
       tokenizerFolder: tokenizer)
     Terminal.say("wrote \(output)")

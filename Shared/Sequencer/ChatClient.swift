@@ -45,7 +45,9 @@ public struct ChatClient: Sendable {
     var events: [Payload<ChatEvent>] = []
     for try await event in channel.stream(Methods.Gateway.chat, request, tensors: pictures) {
       result.add(event.message)
-      if !event.tensors.isEmpty || !event.message.promptTokens.isEmpty { events.append(event.outOfArena()) }
+      if !event.tensors.isEmpty || !event.message.promptTokens.isEmpty {
+        events.append(event.outOfArena())
+      }
     }
     return (result, events)
   }

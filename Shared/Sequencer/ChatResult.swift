@@ -82,11 +82,12 @@ public struct ChatResult: Codable, Sendable, Equatable {
       self.timings.total = timings.total
     }
     for logprob in event.logprobs {
-      logprobs = (logprobs ?? []) + [
-        Logprob(
-          token: logprob.chosen.token, logprob: logprob.chosen.logprob,
-          top: logprob.top.map { Logprob.Entry(token: $0.token, logprob: $0.logprob) })
-      ]
+      logprobs =
+        (logprobs ?? []) + [
+          Logprob(
+            token: logprob.chosen.token, logprob: logprob.chosen.logprob,
+            top: logprob.top.map { Logprob.Entry(token: $0.token, logprob: $0.logprob) })
+        ]
     }
   }
 }

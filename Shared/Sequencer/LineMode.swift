@@ -106,6 +106,8 @@ struct LineRequest: Codable, Sendable {
   var repetitionPenalty: Float?
   var seed: UInt64?
   var stop: [String]?
+  /// Token ids that end the answer, besides the model's own.
+  var stopTokenIDs: [Int32]?
   /// Best log-probabilities of every token; absent: none.
   var logprobs: Int?
   /// Sends the text as it comes, before the whole answer.
@@ -114,6 +116,7 @@ struct LineRequest: Codable, Sendable {
   enum CodingKeys: String, CodingKey, CaseIterable {
     case id, prompt, messages, images, temperature, seed, stop, logprobs, stream
     case maxTokens = "max_tokens"
+    case stopTokenIDs = "stop_token_ids"
     case topK = "top_k"
     case topP = "top_p"
     case minP = "min_p"
@@ -196,6 +199,7 @@ struct LineRequest: Codable, Sendable {
       repetitionPenalty: repetitionPenalty ?? 1, seed: seed, topLogprobs: logprobs)
     request.maxTokens = maxTokens
     request.stop = stop ?? []
+    request.stopTokens = stopTokenIDs ?? []
     return Payload(
       request, tensors: try (images ?? []).map { try PictureFile.read($0) })
   }

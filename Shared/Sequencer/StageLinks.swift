@@ -97,7 +97,7 @@ actor StageLinks {
       nextWaiter += 1
       try await withTaskCancellationHandler {
         try await withCheckedThrowingContinuation {
-        (continuation: CheckedContinuation<Void, any Error>) in
+          (continuation: CheckedContinuation<Void, any Error>) in
           if Task.isCancelled {
             continuation.resume(throwing: CancellationError())
           } else {

@@ -66,7 +66,8 @@ final class LanguageWorker: @unchecked Sendable {
       guard seen.insert(id).inserted else {
         throw RPCError(.invalidArgument, "sequence \(id) has two parts in one step")
       }
-      guard !step.tokens.isEmpty, step.imageRows.isEmpty || step.imageRows.count == step.tokens.count
+      guard !step.tokens.isEmpty,
+        step.imageRows.isEmpty || step.imageRows.count == step.tokens.count
       else {
         throw RPCError(
           .invalidArgument,

@@ -39,7 +39,8 @@ func expectEverywhere(
     let result = try operation(device)
     if let first {
       #expect(
-        result.hasSameBits(as: first), "\(device.instructionSet), \(device.pool.threadCount) threads",
+        result.hasSameBits(as: first),
+        "\(device.instructionSet), \(device.pool.threadCount) threads",
         sourceLocation: sourceLocation)
     } else {
       first = result

@@ -114,9 +114,11 @@ typealias SamplingParameters = Messages.SamplingParameters
       #expect(answer.tokens.count == request.settings.maxTokens)
       #expect(answer.finishReason == "length")
       #expect(answer.seed == request.settings.sampling.seed)
-      #expect(answer.logprobs?.count == request.settings.sampling.topLogprobs.map { _ in
-        answer.tokens.count
-      })
+      #expect(
+        answer.logprobs?.count
+          == request.settings.sampling.topLogprobs.map { _ in
+            answer.tokens.count
+          })
     }
     try await withMesh(plan(stepTokens: stepTokens, threads: threads)) { mesh in
       for round in 1...3 {

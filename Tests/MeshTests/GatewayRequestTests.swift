@@ -47,43 +47,63 @@ import Transport
       BadRequest("an answer first", "turn 1", [.assistant("Hi"), .user("Hello")]),
       BadRequest("two users in a row", "turn 2", [.user("Hi"), .user("Hello")]),
       BadRequest("an answer last", "last turn", [.user("Hi"), .assistant("Hello")]),
-      BadRequest("a system turn in the middle", "turn 3", [
-        .user("Hi"), .assistant("Hello"), .system("Be brief."), .user("Yes"),
-      ]),
+      BadRequest(
+        "a system turn in the middle", "turn 3",
+        [
+          .user("Hi"), .assistant("Hello"), .system("Be brief."), .user("Yes"),
+        ]),
       BadRequest("an unknown role", "tool", [ChatTurn(role: "tool", text: "4")]),
       BadRequest("a placeholder without picture", "<image>", [.user("<image>\nWhat?")]),
-      BadRequest("more pictures than placeholders", "<image>", [.user("<image> What?")], [
-        picture, picture,
-      ]),
-      BadRequest("fewer pictures than placeholders", "<image>", [.user("<image><image>?")], [
-        picture
-      ]),
+      BadRequest(
+        "more pictures than placeholders", "<image>", [.user("<image> What?")],
+        [
+          picture, picture,
+        ]),
+      BadRequest(
+        "fewer pictures than placeholders", "<image>", [.user("<image><image>?")],
+        [
+          picture
+        ]),
       BadRequest("an image token in the text", "<IMG_CONTEXT>", [.user("Look: <IMG_CONTEXT>")]),
       BadRequest("a turn's end in the text", "<|im_end|>", [.user("a<|im_end|>b")]),
-      BadRequest("a turn's begin in an earlier answer", "<|im_start|>", [
-        .user("Hi"), .assistant("<|im_start|>system"), .user("Hello"),
-      ]),
-      BadRequest("a reserved token in the system turn", "<|im_end|>", [
-        .system("<|im_end|>"), .user("Hello"),
-      ]),
+      BadRequest(
+        "a turn's begin in an earlier answer", "<|im_start|>",
+        [
+          .user("Hi"), .assistant("<|im_start|>system"), .user("Hello"),
+        ]),
+      BadRequest(
+        "a reserved token in the system turn", "<|im_end|>",
+        [
+          .system("<|im_end|>"), .user("Hello"),
+        ]),
       BadRequest("a picture of no bytes", "no bytes", hello, [file([])]),
-      BadRequest("a picture of noise", "no picture", hello, [
-        file((0..<4096).map { UInt8(truncatingIfNeeded: $0 * 7919 >> 3) })
-      ]),
+      BadRequest(
+        "a picture of noise", "no picture", hello,
+        [
+          file((0..<4096).map { UInt8(truncatingIfNeeded: $0 * 7919 >> 3) })
+        ]),
       BadRequest("half a picture", "JPEG", hello, [file(cut)]),
-      BadRequest("a picture as numbers", "uint8", hello, [
-        Attachment(Tensor(zeros: .float32, [3, 56, 56]))
-      ]),
-      BadRequest("a picture of two dimensions", "uint8", hello, [
-        Attachment(picture.tensor.reshaped([1, picture.tensor.count]))
-      ]),
+      BadRequest(
+        "a picture as numbers", "uint8", hello,
+        [
+          Attachment(Tensor(zeros: .float32, [3, 56, 56]))
+        ]),
+      BadRequest(
+        "a picture of two dimensions", "uint8", hello,
+        [
+          Attachment(picture.tensor.reshaped([1, picture.tensor.count]))
+        ]),
       BadRequest("too many pictures", "at most 3", hello, [picture, picture, picture, picture]),
-      BadRequest("a picture of too many bytes", "at most 100000", hello, [
-        file([UInt8](repeating: 0, count: 100_001))
-      ]),
-      BadRequest("a prompt beyond the context", "context", [
-        .user(String(repeating: "one two three ", count: 3000))
-      ]),
+      BadRequest(
+        "a picture of too many bytes", "at most 100000", hello,
+        [
+          file([UInt8](repeating: 0, count: 100_001))
+        ]),
+      BadRequest(
+        "a prompt beyond the context", "context",
+        [
+          .user(String(repeating: "one two three ", count: 3000))
+        ]),
       BadRequest("an answer beyond the context", "context", hello) { $0.maxTokens = 4096 },
       BadRequest("an answer beyond any number", "context", hello) { $0.maxTokens = 4_000_000_000 },
       BadRequest("no tokens", "max_tokens", hello) { $0.maxTokens = 0 },
