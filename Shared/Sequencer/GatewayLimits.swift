@@ -10,6 +10,10 @@ public struct GatewayLimits: Sendable {
   public var defaultMaxTokens = 1024
   /// How long a request waits for a stage that is down.
   public var stageWait = Duration.seconds(20)
+  /// How long after one answer about its health a stage is asked for the next.
+  public var heartbeat: Duration = .seconds(5)
+  /// How long a stage may keep silent about its health before it counts as gone.
+  public var silence: Duration = .seconds(10)
   /// Pictures of one request.
   public var pictures = 32
   /// Bytes of one picture's file.

@@ -37,7 +37,7 @@ public final class GatewayService: Sendable {
     self.limits = limits
     self.logger = logger
     let links = StageLinks(
-      configuration: builder.configuration, addresses: addresses, logger: logger)
+      configuration: builder.configuration, addresses: addresses, limits: limits, logger: logger)
     self.links = links
     admission = Admission(limits: limits) { links.cache.positions }
     let first = links.language[0].channel

@@ -23,14 +23,19 @@ final class StageLink: Sendable {
   let channel: Channel
   private let state = Mutex<State>(.down("not connected yet"))
   private let session: UInt32
+  private let limits: GatewayLimits
   private let logger: Logger
 
-  init(role: Role, index: Int, endpoint: Endpoint, session: UInt32, logger: Logger) {
+  init(
+    role: Role, index: Int, endpoint: Endpoint, session: UInt32, limits: GatewayLimits,
+    logger: Logger
+  ) {
     self.role = role
     name = role == .projector ? role.rawValue : "\(role.rawValue)-\(index)"
     self.endpoint = endpoint
     channel = Channel(endpoint)
     self.session = session
+    self.limits = limits
     self.logger = logger
   }
 
@@ -82,11 +87,11 @@ final class StageLink: Sendable {
   /// Health is answered beside the computing, so a busy stage answers too.
   private func watch() async throws {
     while true {
-      try await Task.sleep(for: .seconds(5))
+      try await Task.sleep(for: limits.heartbeat)
       let connection = try await channel.connection(deadline: .after(.seconds(5)))
       do {
         _ = try await connection.call(
-          Methods.Health.check, HealthCheckRequest(), deadline: .after(.seconds(10)))
+          Methods.Health.check, HealthCheckRequest(), deadline: .after(limits.silence))
       } catch {
         connection.close()
         throw error

@@ -15,7 +15,8 @@ actor StageLinks {
   private var nextWaiter: UInt64 = 0
 
   init(
-    configuration: ModelConfiguration, addresses: StageAddresses, logger: Logger
+    configuration: ModelConfiguration, addresses: StageAddresses, limits: GatewayLimits,
+    logger: Logger
   ) {
     self.configuration = configuration
     let session = UInt32.random(in: 1...UInt32.max)
@@ -23,12 +24,14 @@ actor StageLinks {
     func links(_ role: StageLink.Role, _ endpoints: [Endpoint]) -> [StageLink] {
       endpoints.enumerated().map {
         StageLink(
-          role: role, index: $0.offset, endpoint: $0.element, session: session, logger: logger)
+          role: role, index: $0.offset, endpoint: $0.element, session: session, limits: limits,
+          logger: logger)
       }
     }
     vision = links(.vision, addresses.vision)
     projector = StageLink(
-      role: .projector, index: 0, endpoint: addresses.projector, session: session, logger: logger)
+      role: .projector, index: 0, endpoint: addresses.projector, session: session, limits: limits,
+      logger: logger)
     language = links(.language, addresses.language)
   }
 
