@@ -21,6 +21,8 @@ public final class GatewayService: Sendable {
   private let admission: Admission
   private let preprocessing = DedicatedThread(name: "preprocess")
   private let nextSequence = Atomic<UInt64>(1)
+  /// Pictures on their way through the vision stages and the projector, by sequence.
+  private let encodings = Mutex<[UInt64: Task<Payload<EncodeReply>, any Error>]>([:])
   private let ended: AsyncStream<Ended>
   private let endedQueue: AsyncStream<Ended>.Continuation
   public let health = HealthService()
@@ -235,15 +237,40 @@ public final class GatewayService: Sendable {
       request.picture = index
       request.captureVision = captures
       request.captureProjector = captures
-      let reply = try await channel.call(
-        Methods.VisionEncoder.encode, request,
-        tensors: [Attachment(picture.pixels, name: "pixels")])
+      let call = Task { [request] in
+        try await channel.call(
+          Methods.VisionEncoder.encode, request,
+          tensors: [Attachment(picture.pixels, name: "pixels")])
+      }
+      encodings.withLock { $0[id] = call }
+      let result = await withTaskCancellationHandler {
+        await call.result
+      } onCancel: {
+        call.cancel()
+      }
+      encodings.withLock { $0[id] = nil }
+      let reply = try unlessLost(result)
       if captures {
         captured.append(
           [Attachment(picture.pixels, name: "pixels")] + reply.outOfArena().tensors)
       }
     }
     return captured
+  }
+
+  /// A picture's reply, or the loss of a stage that ended its call.
+  private func unlessLost(
+    _ result: Result<Payload<EncodeReply>, any Error>
+  ) throws -> Payload<EncodeReply> {
+    switch result {
+    case .success(let reply): return reply
+    case .failure(let error):
+      let isCancelled = (error as? RPCError)?.code == .cancelled || error is CancellationError
+      guard isCancelled, !Task.isCancelled else { throw error }
+      throw RPCError(
+        .unavailable,
+        "a stage went away while it had a picture (\(links.obstacle ?? "it is back")); ask again")
+    }
   }
 
   private func timings(_ clock: Clock) -> Timings {
@@ -270,6 +297,10 @@ public final class GatewayService: Sendable {
       let status: ServingStatus = links.obstacle == nil ? .serving : .notServing
       health.set("", status)
       health.set(GatewayService.name, status)
+    }
+    // A stage that hangs ends no call by itself.
+    if link.role != .language, link.description == nil {
+      for call in encodings.withLock({ Array($0.values) }) { call.cancel() }
     }
     // A language stage that was lost, or is back without its caches, takes with it what every
     // live answer had there.

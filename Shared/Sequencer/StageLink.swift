@@ -56,7 +56,7 @@ final class StageLink: Sendable {
         ).message
         try await withThrowingTaskGroup(of: Void.self) { group in
           group.addTask { try await self.attach(description, changed) }
-          group.addTask { try await self.watch() }
+          group.addTask { try await self.watch(changed) }
           defer { group.cancelAll() }
           try await group.next()
         }
@@ -85,7 +85,7 @@ final class StageLink: Sendable {
   /// Asks again and again whether the stage is still there: one that hangs closes no connection.
   ///
   /// Health is answered beside the computing, so a busy stage answers too.
-  private func watch() async throws {
+  private func watch(_ changed: @Sendable (StageLink) async -> Void) async throws {
     while true {
       try await Task.sleep(for: limits.heartbeat)
       let connection = try await channel.connection(deadline: .after(.seconds(5)))
@@ -93,6 +93,8 @@ final class StageLink: Sendable {
         _ = try await connection.call(
           Methods.Health.check, HealthCheckRequest(), deadline: .after(limits.silence))
       } catch {
+        // First, so that nothing is sent there once the calls under way have ended.
+        await goDown("\(error)", changed)
         connection.close()
         throw error
       }

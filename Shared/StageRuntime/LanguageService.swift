@@ -75,7 +75,9 @@ public final class LanguageService: StageService {
         description.sequences = worker.cache.sequences.count
       },
       attach: { session in await core.giveBack { worker.begin(session: session) } },
-      detach: { session in await core.giveBack { worker.forget(session: session) } })
+      detach: { session, isOver in
+        await core.giveBack { if isOver() { worker.forget(session: session) } }
+      })
     // A stage that hands nothing on has nothing to wait for but its own computing.
     router.handle(Methods.LanguageModel.step, on: core.next == nil ? core.thread : nil) {
       payload, context in

@@ -40,7 +40,8 @@ public final class ProjectorService: StageService {
 
   public var router: Router {
     var router = Router()
-    core.register(in: &router, fill: { _ in }, attach: { _ in }, detach: { _ in })
+    core.register(
+      in: &router, fill: { _ in }, attach: { _ in }, detach: { _, isOver in _ = isOver() })
     router.handle(Methods.Projector.project) { payload, context in
       try await self.project(payload, context)
     }

@@ -62,12 +62,13 @@ final class StageCore: Sendable {
   /// - Parameters:
   ///   - fill: adds the state of the moment to the description.
   ///   - attach: begins a session, without what an earlier one of its number has put here.
-  ///   - detach: forgets all that a session has put here.
+  ///   - detach: forgets all that a session has put here, if, at that moment, its second argument
+  ///     says that it has not begun anew.
   func register(
     in router: inout Router,
     fill: @escaping @Sendable (inout StageDescription) async -> Void,
     attach: @escaping @Sendable (UInt32) async -> Void,
-    detach: @escaping @Sendable (UInt32) async -> Void
+    detach: @escaping @Sendable (UInt32, @escaping @Sendable () -> Bool) async -> Void
   ) {
     router.handle(Methods.Stage.describe) { _, _ in
       var description = self.description
@@ -86,12 +87,13 @@ final class StageCore: Sendable {
         while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
       }
       // Unless the same gateway is here again over another connection.
-      let isLatest = self.attachments.withLock { attachments in
-        guard attachments[session] == number else { return false }
-        attachments[session] = nil
-        return true
+      await detach(session) {
+        self.attachments.withLock { attachments in
+          guard attachments[session] == number else { return false }
+          attachments[session] = nil
+          return true
+        }
       }
-      if isLatest { await detach(session) }
     }
     health.register(in: &router)
   }

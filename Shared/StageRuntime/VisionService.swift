@@ -49,7 +49,8 @@ public final class VisionService: StageService {
 
   public var router: Router {
     var router = Router()
-    core.register(in: &router, fill: { _ in }, attach: { _ in }, detach: { _ in })
+    core.register(
+      in: &router, fill: { _ in }, attach: { _ in }, detach: { _, isOver in _ = isOver() })
     router.handle(Methods.VisionEncoder.encode) { payload, context in
       try await self.encode(payload, context)
     }

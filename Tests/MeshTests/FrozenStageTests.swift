@@ -69,27 +69,30 @@ import Transport
     }
   }
 
-  @Test func `A first vision stage that hangs ends its pictures with UNAVAILABLE`() async throws {
+  @Test(arguments: ["vision-0", "projector"])
+  func `A stage that hangs with a picture ends it with UNAVAILABLE`(name: String) async throws {
     let expected = try await withMesh(plan) { try await compute($0) }
     let calls = StuckStage.Calls()
     var plan = plan
-    var stand = try StuckStage.vision(.tiny, calls)
+    var stand =
+      try name == "projector"
+      ? StuckStage.projector(.tiny, calls) : StuckStage.vision(.tiny, calls)
     stand.handle(Methods.Health.check) { _, _ in
       // Well until it has work.
       while calls.begun.value > 0 { try await Task.sleep(for: .seconds(600)) }
       return Payload(HealthCheckResponse(status: .serving))
     }
-    plan.stands["vision-0"] = stand
+    plan.stands[name] = stand
     try await withMesh(plan) { mesh in
       let error = await status { _ = try await compute(mesh) }
       #expect(calls.begun.value == 1)
       #expect(error?.code == .unavailable)
-      #expect(error?.message.contains("vision-0") == true, "\(error?.message ?? "")")
+      #expect(error?.message.contains(name) == true, "\(error?.message ?? "")")
       try await mesh.cachesAreEmpty()
       try await eventually("nothing runs") { try await mesh.client.describe().running == 0 }
 
       // The real one at the same address.
-      let stage = try mesh.stage("vision-0")
+      let stage = try mesh.stage(name)
       await stage.stop()
       await stage.dropStand()
       try await stage.start()
