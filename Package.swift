@@ -88,7 +88,7 @@ let package = Package(
     library("Messages", ["CMessages", "CProtobufC", "Tensors"]),
 
     // Floor 3: the wire and the model.
-    library("Transport", ["Messages", "Tensors", "CPlatform", lifecycle]),
+    library("Transport", ["Messages", "Tensors", "Threads", "CPlatform", lifecycle]),
     library("InternVL", ["Kernels", "Checkpoint", "Tensors"]),
 
     // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.

@@ -55,7 +55,8 @@ struct Bench: AsyncParsableCommand {
       """
       the wire, over a Unix socket
         round trip of a small call: p50 \(Figure(microseconds(result.roundTrip))) µs; answered on \
-      the connection's thread \(Figure(microseconds(result.immediateRoundTrip))) µs
+      the connection's thread \(Figure(microseconds(result.immediateRoundTrip))) µs; the same bytes \
+      between two threads and a bare socket pair \(Figure(microseconds(result.bareRoundTrip))) µs
         29 MB from stage to stage, CPU of both ends: in place \(Figure(inPlace)) µs, copied into \
       the arena \(Figure(microseconds(result.copiedHandover))) µs, in the stream \
       \(Figure(microseconds(result.streamHandover))) µs

@@ -1,5 +1,7 @@
+import CPlatform
 import Messages
 import Tensors
+import Threads
 
 #if canImport(Glibc)
   import Glibc
@@ -14,6 +16,9 @@ import Tensors
 public struct WireBenchmark: Sendable {
   /// Median time of a unary call whose handler runs in a task.
   public var roundTrip: Duration
+  /// Median time of the same bytes between two threads and a bare socket pair: what the waking of
+  /// threads alone costs on this machine at the moment.
+  public var bareRoundTrip: Duration
   /// Median time of a unary call answered on the connection's thread.
   public var immediateRoundTrip: Duration
   /// Processor time of handing a tensor of 29 MB over, written in place.
@@ -86,8 +91,16 @@ public struct WireBenchmark: Sendable {
     let inside = try await processorTime(handovers) {
       _ = try Frame.decode(Frame(kind: .request, message: bytes).encoded())
     }
+    // On a thread of its own, since it blocks.
+    let bare = try await DedicatedThread(name: "bare").run { _ in
+      wire_baseline_round_trip(Int32(clamping: calls))
+    }
+    guard bare >= 0 else {
+      throw TransportError.system(what: "a bare round trip", errno: Int32(-bare))
+    }
     return WireBenchmark(
-      roundTrip: roundTrip, immediateRoundTrip: immediate, arenaHandover: arena,
+      roundTrip: roundTrip, bareRoundTrip: .nanoseconds(Int64(bare * 1000)),
+      immediateRoundTrip: immediate, arenaHandover: arena,
       copiedHandover: copied, streamHandover: streamed, insideMessage: inside)
   }
 

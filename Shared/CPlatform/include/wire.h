@@ -67,3 +67,8 @@ int wire_no_delay(int fd);
 
 /// A close-on-exec copy with a number above the standard descriptors.
 int wire_duplicate(int fd);
+
+/// Median microseconds in which forty bytes go to another thread over a socket pair and come back,
+/// with nothing between the threads and the system: what a round trip costs at least where threads
+/// sleep until they are woken. Negative: an error number.
+double wire_baseline_round_trip(int calls);
