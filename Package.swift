@@ -80,6 +80,7 @@ let package = Package(
     library("Text", ["CSentencePiece"]),
     library("Sampling"),
     library("Threads", ["CPlatform"]),
+    library("Training"),
 
     // Floor 2: operations and the formats of the outside.
     library("Kernels", ["Tensors", "CKernels", "CPlatform", "COpenBLAS"]),
@@ -89,20 +90,21 @@ let package = Package(
 
     // Floor 3: the wire and the model.
     library("Transport", ["Messages", "Tensors", "Threads", "CPlatform", lifecycle]),
-    library("InternVL", ["Kernels", "Checkpoint", "Tensors"]),
+    library("InternVL", ["Kernels", "Checkpoint", "Tensors", "Training"]),
+    library("TrainingData", ["Text", "Images", "Checkpoint", "Tensors", "Training"]),
 
     // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.
     library(
       "StageRuntime",
       [
-        "InternVL", "Transport", "Messages", "Kernels", "Checkpoint", "Sampling", "Threads",
-        arguments, lifecycle, logging,
+        "InternVL", "Training", "Transport", "Messages", "Kernels", "Checkpoint", "Sampling",
+        "Threads", "Tensors", arguments, lifecycle, logging,
       ]),
     library(
       "Sequencer",
       [
         "Transport", "Messages", "Text", "Images", "Checkpoint", "Threads", "CPlatform", "Tensors",
-        logging,
+        "Training", "TrainingData", "InternVL", "Kernels", logging,
       ]),
     library("Mesh", ["Transport", "Messages", "CPlatform", yams]),
 
@@ -114,8 +116,8 @@ let package = Package(
     service(
       "chiasm", "Chiasm",
       [
-        "CEdit", "Mesh", "Sequencer", "InternVL", "Checkpoint", "Kernels",
-        "Transport", "Messages", "Tensors", "Threads", arguments,
+        "CEdit", yams, "Mesh", "Sequencer", "InternVL", "Checkpoint", "Kernels", "Training",
+        "TrainingData", "Images", "Text", "Transport", "Messages", "Tensors", "Threads", arguments,
         .product(name: "UnixSignals", package: "swift-service-lifecycle"), logging,
       ]),
 
@@ -128,14 +130,16 @@ let package = Package(
     tests("ImagesTests", ["Images", "Tensors"]),
     tests("TextTests", ["Text"]),
     tests("SamplingTests", ["Sampling"]),
+    tests("TrainingTests", ["Training"]),
+    tests("TrainingDataTests", ["TrainingData", "Training", "Text", "Images", "Tensors"]),
     tests("MessagesTests", ["Messages"]),
     tests("TransportTests", ["Transport", "Messages", "Tensors", "CPlatform"]),
-    tests("InternVLTests", ["InternVL", "Kernels", "Checkpoint", "Tensors"]),
+    tests("InternVLTests", ["InternVL", "Kernels", "Checkpoint", "Tensors", "Training"]),
     tests(
       "MeshTests",
       [
         "Mesh", "Sequencer", "StageRuntime", "InternVL", "Checkpoint", "Kernels", "Transport",
-        "Messages", "Tensors", "CPlatform",
+        "Messages", "Tensors", "CPlatform", "Training", "TrainingData",
       ]),
   ]
 )

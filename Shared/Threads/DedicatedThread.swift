@@ -142,6 +142,8 @@ private final class Queue: @unchecked Sendable {
   private let condition: UnsafeMutablePointer<pthread_cond_t>
   private var closures: [@Sendable () -> Void] = []
   private var isClosed = false
+  /// Whether there is something to do, for a look without the lock.
+  private let hasNews = Atomic<Bool>(false)
 
   init() {
     lock = .allocate(capacity: 1)
@@ -166,6 +168,7 @@ private final class Queue: @unchecked Sendable {
   func append(_ closure: @escaping @Sendable () -> Void) {
     pthread_mutex_lock(lock)
     closures.append(closure)
+    hasNews.store(true, ordering: .relaxed)
     pthread_cond_signal(condition)
     pthread_mutex_unlock(lock)
   }
@@ -173,15 +176,23 @@ private final class Queue: @unchecked Sendable {
   func close() {
     pthread_mutex_lock(lock)
     isClosed = true
+    hasNews.store(true, ordering: .relaxed)
     pthread_cond_signal(condition)
     pthread_mutex_unlock(lock)
   }
 
   func drain() {
+    var pause = Pause()
     while true {
+      _ = pause.look { hasNews.load(ordering: .relaxed) ? () : nil }
       pthread_mutex_lock(lock)
-      while closures.isEmpty && !isClosed { pthread_cond_wait(condition, lock) }
+      if closures.isEmpty && !isClosed {
+        pause.sleep {
+          while closures.isEmpty && !isClosed { pthread_cond_wait(condition, lock) }
+        }
+      }
       let next = closures.isEmpty ? nil : closures.removeFirst()
+      if closures.isEmpty { hasNews.store(isClosed, ordering: .relaxed) }
       pthread_mutex_unlock(lock)
       guard let next else { return }
       next()

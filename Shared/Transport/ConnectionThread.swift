@@ -1,6 +1,7 @@
 import CPlatform
 import Messages
 import Tensors
+import Threads
 
 #if canImport(Glibc)
   import Glibc
@@ -20,6 +21,7 @@ final class ConnectionThread: FrameReader.Source {
   private let carrier: Carrier
   private let outbox: Outbox
   private var arena: ReceivedArena?
+  private var pause = Pause()
 
   init(_ connection: Connection) {
     self.connection = connection
@@ -102,20 +104,29 @@ final class ConnectionThread: FrameReader.Source {
     while true {
       let deadline = connection.timers.fire()
       if connection.closeReason != nil { throw Ended() }
-      let readiness = carrier.wait(forOutput: outbox.hasQueued, until: deadline)
+      let hasQueued = outbox.hasQueued
+      if !hasQueued, let count = try pause.look({ try receive(buffer, &passed) }) { return count }
+      let readiness = pause.sleep { carrier.wait(forOutput: hasQueued, until: deadline) }
       if readiness.output { outbox.flush() }
-      guard readiness.input else {
+      if readiness.input {
+        if let count = try receive(buffer, &passed) { return count }
+      } else if outbox.hasFailed {
         // What the peer still said before comes first.
-        if outbox.hasFailed { throw Ended() }
-        continue
+        throw Ended()
       }
-      switch carrier.receive(buffer, passed: &passed) {
-      case .bytes(let count): return count
-      case .wouldBlock: continue
-      case .ended: throw Ended()
-      case .failed(EMSGSIZE): throw WireViolation.descriptors
-      case .failed(let error): throw Ended(detail: ": \(String(cString: strerror(error)))")
-      }
+    }
+  }
+
+  /// What has come from the peer; nil: nothing yet.
+  private func receive(
+    _ buffer: UnsafeMutableRawBufferPointer, _ passed: inout [Descriptor]
+  ) throws -> Int? {
+    switch carrier.receive(buffer, passed: &passed) {
+    case .bytes(let count): return count
+    case .wouldBlock: return nil
+    case .ended: throw Ended()
+    case .failed(EMSGSIZE): throw WireViolation.descriptors
+    case .failed(let error): throw Ended(detail: ": \(String(cString: strerror(error)))")
     }
   }
 }

@@ -40,7 +40,8 @@ public struct WireBenchmark: Sendable {
     precondition(calls > 0 && handovers > 0)
     let endpoint = Endpoint.unix(path: "\(directory)/wire-benchmark-\(getpid())")
     var router = Router()
-    router.handle(Methods.LanguageModel.step) { _, _ in Payload(StepReply()) }
+    let th = DedicatedThread(name: "handler")
+    router.handle(Methods.LanguageModel.step, on: th) { _, _ in Payload(StepReply()) }
     HealthService().register(in: &router)
     let server = try Server(endpoint, router: router)
     async let serving: Void = server.run()

@@ -1,0 +1,46 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
+/// Keeps a thread awake through short pauses between pieces of work.
+///
+/// Waking a thread together with the processor it slept on takes tens of microseconds on a
+/// virtual machine, longer than many a pause lasts. After a short pause the next one probably is
+/// short, too: the thread then looks for work for a moment before it sleeps, and leaves its
+/// processor to whoever wants it between two looks. A thread whose work comes seldom sleeps at
+/// once.
+public struct Pause {
+  /// How long a thread looks for work before it sleeps.
+  private static let patience = Duration.microseconds(50)
+  /// What counts as a short sleep: one that would have been shorter had all threads been awake.
+  private static let short = Duration.microseconds(200)
+
+  private var wasShort = false
+
+  public init() {}
+
+  /// Asks for work again and again for a moment, if the last pause was short.
+  ///
+  /// - Parameter look: must not block; nil: nothing yet.
+  /// - Returns: what was found; nil: time to sleep.
+  public func look<Found>(_ look: () throws -> Found?) rethrows -> Found? {
+    guard wasShort else { return nil }
+    let clock = ContinuousClock()
+    let end = clock.now.advanced(by: Pause.patience)
+    repeat {
+      if let found = try look() { return found }
+      sched_yield()
+    } while clock.now < end
+    return nil
+  }
+
+  /// Runs `body`, which blocks until there may be work, and takes note of how long that was.
+  public mutating func sleep<Result>(_ body: () throws -> Result) rethrows -> Result {
+    let clock = ContinuousClock()
+    let start = clock.now
+    defer { wasShort = start.duration(to: clock.now) <= Pause.short }
+    return try body()
+  }
+}

@@ -1,0 +1,48 @@
+/// What a slice of the model has to know of one micro-batch besides its tensors.
+///
+/// Samples lie one after another without padding; every sample attends to itself alone.
+public struct MicroBatch: Sendable, Equatable {
+  public struct Sample: Sendable, Equatable {
+    /// Names the sample in the data: what drop path and dropout draw by.
+    public var key: UInt64
+    public var tokens: Int
+    public var tiles: Int
+
+    public init(key: UInt64, tokens: Int, tiles: Int) {
+      self.key = key
+      self.tokens = tokens
+      self.tiles = tiles
+    }
+  }
+
+  public var samples: [Sample]
+  /// Ids of all samples' tokens: for the first language slice, empty elsewhere.
+  public var ids: [Int32]
+  /// For each token the one it should predict, which is the label of the next, or −100: for the
+  /// last language slice, empty elsewhere.
+  public var labels: [Int32]
+  /// What a row's loss counts in the step's loss.
+  public var lossScale: Double
+
+  public init(
+    samples: [Sample], ids: [Int32] = [], labels: [Int32] = [], lossScale: Double = 0
+  ) {
+    self.samples = samples
+    self.ids = ids
+    self.labels = labels
+    self.lossScale = lossScale
+  }
+
+  /// Rows of text, all samples together.
+  public var rows: Int { samples.reduce(0) { $0 + $1.tokens } }
+  /// Tiles of pictures, all samples together; 0: the vision stages skip the micro-batch.
+  public var tiles: Int { samples.reduce(0) { $0 + $1.tiles } }
+  /// The rows of each sample.
+  public var sequences: [Range<Int>] {
+    var start = 0
+    return samples.map { sample in
+      defer { start += sample.tokens }
+      return start..<start + sample.tokens
+    }
+  }
+}
