@@ -4,23 +4,23 @@
 /// Names repeated in one object, more than ``maximumMembers`` of them, nesting deeper than
 /// ``maximumDepth``, invalid UTF-8 and lone surrogates are errors. `NaN`, `Infinity` and
 /// `-Infinity`, which Python's writer produces, are accepted as numbers.
-struct JSONScanner {
-  static let maximumDepth = 64
-  static let maximumMembers = 1 << 18
+package struct JSONScanner {
+  package static let maximumDepth = 64
+  package static let maximumMembers = 1 << 18
 
   private let bytes: UnsafeBufferPointer<UInt8>
   private let file: String
   private var depth = 0
-  private(set) var offset = 0
+  package private(set) var offset = 0
 
   /// - Parameter file: what errors name.
-  init(_ bytes: UnsafeRawBufferPointer, file: String) {
+  package init(_ bytes: UnsafeRawBufferPointer, file: String) {
     self.bytes = bytes.bindMemory(to: UInt8.self)
     self.file = file
   }
 
   /// The next byte that is not white space, which stays unread; nil at the end.
-  mutating func peek() -> UInt8? {
+  package mutating func peek() -> UInt8? {
     while offset < bytes.count {
       let byte = bytes[offset]
       guard byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 else { return byte }
@@ -30,26 +30,26 @@ struct JSONScanner {
   }
 
   /// Reads `character` if it comes next.
-  mutating func take(_ character: Unicode.Scalar) -> Bool {
+  package mutating func take(_ character: Unicode.Scalar) -> Bool {
     guard let byte = peek(), UInt32(byte) == character.value else { return false }
     offset += 1
     return true
   }
 
   /// - Throws: ``CheckpointError/invalidJSON(file:offset:reason:)``.
-  mutating func expect(_ character: Unicode.Scalar) throws {
+  package mutating func expect(_ character: Unicode.Scalar) throws {
     guard take(character) else { throw failure("expected '\(character)'") }
   }
 
   /// - Throws: ``CheckpointError/invalidJSON(file:offset:reason:)`` when text follows the value.
-  mutating func expectEnd() throws {
+  package mutating func expectEnd() throws {
     guard peek() == nil else { throw failure("text after the end of the value") }
   }
 
   /// Reads an object; `body` reads the value of each member.
   ///
   /// - Throws: ``CheckpointError/duplicateName(file:name:)`` and invalid JSON.
-  mutating func object(_ body: (inout JSONScanner, String) throws -> Void) throws {
+  package mutating func object(_ body: (inout JSONScanner, String) throws -> Void) throws {
     try expect("{")
     try descend()
     defer { depth -= 1 }
@@ -70,7 +70,7 @@ struct JSONScanner {
   }
 
   /// Reads an array; `body` reads each element.
-  mutating func array(_ body: (inout JSONScanner) throws -> Void) throws {
+  package mutating func array(_ body: (inout JSONScanner) throws -> Void) throws {
     try expect("[")
     try descend()
     defer { depth -= 1 }
@@ -79,7 +79,7 @@ struct JSONScanner {
     try expect("]")
   }
 
-  mutating func string() throws -> String {
+  package mutating func string() throws -> String {
     try expect("\"")
     let start = offset
     while offset < bytes.count {
@@ -99,7 +99,7 @@ struct JSONScanner {
   }
 
   /// An integer, `Int`-sized and written without fraction or exponent.
-  mutating func integer() throws -> Int {
+  package mutating func integer() throws -> Int {
     let start = offset
     guard case .integer(let value) = try number() else {
       offset = start
@@ -109,7 +109,7 @@ struct JSONScanner {
   }
 
   /// A number: `.integer` if written as one and small enough, else `.number`.
-  mutating func number() throws -> JSONValue {
+  package mutating func number() throws -> JSONValue {
     _ = peek()
     if take(word: "NaN") { return .number(.nan) }
     if take(word: "Infinity") { return .number(.infinity) }
@@ -141,7 +141,7 @@ struct JSONScanner {
   }
 
   /// Reads any value into a tree.
-  mutating func value() throws -> JSONValue {
+  package mutating func value() throws -> JSONValue {
     switch peek() {
     case UInt8(ascii: "{"):
       var members: [(String, JSONValue)] = []
@@ -160,7 +160,7 @@ struct JSONScanner {
   }
 
   /// Reads any value and forgets it.
-  mutating func skipValue() throws {
+  package mutating func skipValue() throws {
     switch peek() {
     case UInt8(ascii: "{"): try object { scanner, _ in try scanner.skipValue() }
     case UInt8(ascii: "["): try array { try $0.skipValue() }
@@ -168,7 +168,7 @@ struct JSONScanner {
     }
   }
 
-  func failure(_ reason: String) -> CheckpointError {
+  package func failure(_ reason: String) -> CheckpointError {
     .invalidJSON(file: file, offset: offset, reason: reason)
   }
 

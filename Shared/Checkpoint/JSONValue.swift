@@ -1,5 +1,5 @@
 /// A JSON value as a tree, for files small enough to have one. Objects keep their order.
-enum JSONValue {
+package enum JSONValue: Sendable {
   case null
   case boolean(Bool)
   case integer(Int)
@@ -10,7 +10,7 @@ enum JSONValue {
 
   /// - Throws: ``CheckpointError/invalidJSON(file:offset:reason:)``,
   ///   ``CheckpointError/duplicateName(file:name:)``; `file` is what they name.
-  static func parse(_ bytes: [UInt8], file: String) throws -> JSONValue {
+  package static func parse(_ bytes: [UInt8], file: String) throws -> JSONValue {
     try bytes.withUnsafeBytes { bytes in
       var scanner = JSONScanner(bytes, file: file)
       let value = try scanner.value()
@@ -20,14 +20,14 @@ enum JSONValue {
   }
 
   /// Indented JSON text, ending in a newline.
-  var text: String {
+  package var text: String {
     var text = ""
     append(to: &text, indent: "")
     return text + "\n"
   }
 
   /// JSON text without white space.
-  var compactText: String {
+  package var compactText: String {
     var text = ""
     append(to: &text, indent: nil)
     return text
@@ -38,7 +38,7 @@ enum JSONValue {
     case .null: text += "null"
     case .boolean(let value): text += value ? "true" : "false"
     case .integer(let value): text += "\(value)"
-    case .number(let value): text += "\(value)"
+    case .number(let value): text += JSONValue.text(of: value)
     case .string(let value): JSONValue.append(value, to: &text)
     case .array(let elements):
       JSONValue.append(elements, "[", "]", to: &text, indent) { element, text, inner in
@@ -51,6 +51,11 @@ enum JSONValue {
         member.1.append(to: &text, indent: inner)
       }
     }
+  }
+
+  /// What is not finite is written as Python's writer does, and ``JSONScanner`` reads.
+  private static func text(of value: Double) -> String {
+    value.isFinite ? "\(value)" : value.isNaN ? "NaN" : value < 0 ? "-Infinity" : "Infinity"
   }
 
   private static func append<Item>(
