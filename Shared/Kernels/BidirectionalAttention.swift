@@ -2,26 +2,28 @@ import CKernels
 import COpenBLAS
 import Tensors
 
-/// Softmax(q · kᵀ / √H) · v of every head, each row seeing all: the attention of a picture.
+/// Softmax(q · kᵀ / √H) · v of every head, each row seeing all of its picture.
 ///
-/// q, k, v, y [T, heads · H]. A picture's rows travel together, so the products are OpenBLAS's;
-/// heads and blocks of query rows of a fixed height are the tiles, and only one block's scores
-/// exist at a time in each thread.
+/// q, k, v, y [T, heads · H], pictures of R rows one behind the other. A picture's rows travel
+/// together, so the products are OpenBLAS's; heads and blocks of query rows of a fixed height are
+/// the tiles, and only one block's scores exist at a time in each thread.
 enum BidirectionalAttention {
   static func forward(
-    q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor, on device: CPUDevice
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, rowsEach rows: Int, into y: Tensor,
+    on device: CPUDevice
   ) throws {
     try q.requireRows(nil, "queries")
-    let (rows, width) = (q.shape[0], q.shape[1])
+    try q.requirePictures(of: rows, "queries")
+    let width = q.shape[1]
     guard heads > 0, width % heads == 0 else {
       throw TensorError.shapeMismatch(
-        what: "queries of \(heads) heads", expected: [rows, max(heads, 1)], found: q.shape)
+        what: "queries of \(heads) heads", expected: [q.shape[0], max(heads, 1)], found: q.shape)
     }
     for (tensor, what) in [(k, "keys"), (v, "values"), (y, "attention's output")] {
       try tensor.require(.float32, what: what)
       try tensor.require(shape: q.shape, what)
     }
-    guard rows > 0, width > 0 else { return }
+    guard q.count > 0 else { return }
 
     OpenBLAS.useOneThread()
     let size = width / heads
@@ -29,19 +31,22 @@ enum BidirectionalAttention {
     let blocks = (rows + blockRows - 1) / blockRows
     let (queries, keys, values, into) = (q.floatBase, k.floatBase, v.floatBase, y.floatBase)
     let stride = Int32(width)
-    device.pool.parallel(heads * blocks) { tile, scratch in
-      let (head, block) = tile.quotientAndRemainder(dividingBy: blocks)
+    let tiles = q.shape[0] / rows * heads * blocks
+    device.parallel(tiles: tiles, cost: min(blockRows, rows) * (rows + size)) { tile, scratch in
+      let (section, block) = tile.quotientAndRemainder(dividingBy: blocks)
+      let (picture, head) = section.quotientAndRemainder(dividingBy: heads)
       let first = block * blockRows
       let count = min(blockRows, rows - first)
-      let corner = first * width + head * size
+      let all = picture * rows * width + head * size
+      let corner = all + first * width
       let scores = scratch.floats(count * rows)
       cblas_sgemm(
         CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rows), Int32(size), 1,
-        queries + corner, stride, keys + head * size, stride, 0, scores, Int32(rows))
+        queries + corner, stride, keys + all, stride, 0, scores, Int32(rows))
       for row in 0..<count { device.kernels.softmax(scores + row * rows, rows, scale) }
       cblas_sgemm(
         CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(count), Int32(size), Int32(rows), 1,
-        scores, Int32(rows), values + head * size, stride, 0, into + corner, stride)
+        scores, Int32(rows), values + all, stride, 0, into + corner, stride)
     }
     withExtendedLifetime((q, k, v, y)) {}
   }

@@ -65,9 +65,10 @@ public final class CPUDevice: Device, @unchecked Sendable {
   }
 
   public func bidirectionalAttention(
-    q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, rowsEach: Int, into y: Tensor
   ) throws {
-    try BidirectionalAttention.forward(q: q, k: k, v: v, heads: heads, into: y, on: self)
+    try BidirectionalAttention.forward(
+      q: q, k: k, v: v, heads: heads, rowsEach: rowsEach, into: y, on: self)
   }
 
   public func appendToCache(

@@ -1,10 +1,11 @@
 import Tensors
 
-/// Whether the rows of a product always travel together.
-public enum RowGrouping: Sendable {
-  /// The rows of one picture: their number is set by the model, so the product as a whole has
-  /// one shape, and a BLAS call of that shape always sums in the same order.
-  case together
+/// Which rows of a product always travel together.
+public enum RowGrouping: Sendable, Hashable {
+  /// Pictures of `rowsEach` rows, one behind the other. Their number of rows is set by the model,
+  /// so the product of one picture has one shape, and a BLAS call of that shape always sums in
+  /// the same order: a picture's bits do not depend on how many are in the call.
+  case pictures(rowsEach: Int)
   /// Rows of text, computed alone or beside rows of other requests: the order in which a row
   /// is summed may depend on nothing but the weight's shape.
   case independent
@@ -36,8 +37,9 @@ public struct AttentionSpan: Sendable {
 ///
 /// Activations are float32; weights are float32 or bfloat16, computed in float32. Operations
 /// write into a tensor they are given. Results do not depend on the number of threads, and,
-/// except for ``RowGrouping/together`` and ``bidirectionalAttention(q:k:v:heads:into:)``, a
-/// row's result does not depend on the other rows of the call.
+/// except for the rows of one picture (``RowGrouping/pictures(rowsEach:)`` and
+/// ``bidirectionalAttention(q:k:v:heads:rowsEach:into:)``), a row's result does not depend on the
+/// other rows of the call.
 ///
 /// Legend: T rows, D model width, K input width, N output width, V vocabulary, Q query heads,
 /// KV key-value heads, H head size. Shapes are checked: a mismatch throws ``TensorError``.
@@ -45,7 +47,8 @@ public protocol Device: Sendable {
   /// As given to `--device`.
   var name: String { get }
 
-  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N]; y must not overlap x.
+  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N]; y must not overlap x. T is a multiple of
+  /// the rows of a picture.
   func linear(
     _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor) throws
 
@@ -74,10 +77,10 @@ public protocol Device: Sendable {
   func rotate(
     _ x: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor) throws
 
-  /// Softmax(q·kᵀ/√H)·v of every head, each row seeing all: q, k, v, y [T, heads·H]; y must not
-  /// overlap the others.
+  /// Softmax(q·kᵀ/√H)·v of every head, each row seeing all of its picture: q, k, v, y
+  /// [T, heads·H], T a multiple of `rowsEach`; y must not overlap the others.
   func bidirectionalAttention(
-    q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor) throws
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, rowsEach: Int, into y: Tensor) throws
 
   /// Writes rows of k and v [T, KV·H] into the cache blocks of their sequences. A span outside
   /// the batch, or blocks that end before its last position, throw ``KernelError``.

@@ -6,6 +6,10 @@ public enum Devices {
   /// - Throws: ``KernelError/unknownDevice(_:)``, ``KernelError/deviceUnavailable(_:reason:)``,
   ///   ``KernelError/threadsUnavailable(count:code:)``.
   public static func make(_ name: String, threads: Int) throws -> any Device {
+    try makeCPU(name, threads: threads)
+  }
+
+  private static func makeCPU(_ name: String, threads: Int) throws -> CPUDevice {
     switch DeviceName(name) {
     case .cpu: return try CPUDevice(threads: threads)
     case .cuda:

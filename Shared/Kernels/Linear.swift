@@ -10,9 +10,9 @@ import Tensors
 /// where they lie: a token's step at the speed of memory, a prompt's rows at most of the speed
 /// of arithmetic, since both operands run along the depth.
 ///
-/// Rows that stay ``RowGrouping/together`` go to OpenBLAS, in blocks of columns whose size does
-/// not depend on the number of threads, so that the sums do not either. OpenBLAS itself gets
-/// one thread, because its own spin while idle.
+/// Pictures go to OpenBLAS, a call for each picture and block of columns of a size that does not
+/// depend on the number of threads, so that the sums do not either. OpenBLAS itself gets one
+/// thread, because its own spin while idle.
 enum Linear {
   static func forward(
     _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor,
@@ -30,6 +30,9 @@ enum Linear {
     try bias?.requireParameters(outputs, "a linear layer's bias")
     try y.require(.float32, what: "the output of a linear layer")
     try y.require(shape: [rows, outputs], "the output of a linear layer")
+    if case .pictures(let rowsEach) = grouping {
+      try x.requirePictures(of: rowsEach, "the input of a linear layer")
+    }
     guard rows > 0, outputs > 0 else { return }
 
     device.withFloats(ofOptional: bias) { bias in
@@ -37,8 +40,8 @@ enum Linear {
         x: x.floatBase, rows: rows, depth: depth, weight: weight.baseAddress,
         halves: weight.scalarType == .bfloat16, outputs: outputs, bias: bias, y: y.floatBase)
       withExtendedLifetime((x.storage, weight.storage, y.storage)) {
-        if grouping == .together && depth > 0 {
-          product.throughBLAS(on: device)
+        if case .pictures(let rowsEach) = grouping, depth > 0 {
+          product.throughBLAS(rowsEach: rowsEach, on: device)
         } else {
           product.throughLanes(on: device)
         }
@@ -97,11 +100,17 @@ private struct Product {
     return max(1, bytes / rowBytes / 4) * 4
   }
 
-  func throughBLAS(on device: CPUDevice) {
+  func throughBLAS(rowsEach: Int, on device: CPUDevice) {
     OpenBLAS.useOneThread()
     let width = 256
-    device.pool.parallel((outputs + width - 1) / width) { tile, scratch in
-      let first = tile * width
+    let columns = (outputs + width - 1) / width
+    // Small pictures share a task, and with it the widened weights.
+    let pictures = rows / rowsEach
+    let perTask = max(1, (128 + rowsEach - 1) / rowsEach, pictures * columns / 64)
+    let shares = (pictures + perTask - 1) / perTask
+    device.pool.parallel(columns * shares) { tile, scratch in
+      let (column, share) = tile.quotientAndRemainder(dividingBy: shares)
+      let first = column * width
       let count = min(width, outputs - first)
       var block = weightRow(first).assumingMemoryBound(to: Float.self)
       if halves {
@@ -110,10 +119,14 @@ private struct Product {
           weightRow(first).assumingMemoryBound(to: UInt16.self), count * depth, widened)
         block = UnsafePointer(widened)
       }
-      cblas_sgemm(
-        CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rows), Int32(count), Int32(depth), 1, x,
-        Int32(depth), block, Int32(depth), 0, y + first, Int32(outputs))
-      if let bias { device.kernels.add_bias(y + first, outputs, rows, count, bias + first) }
+      for picture in share * perTask..<min((share + 1) * perTask, pictures) {
+        let top = picture * rowsEach
+        let into = y + top * outputs + first
+        cblas_sgemm(
+          CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rowsEach), Int32(count), Int32(depth), 1,
+          x + top * depth, Int32(depth), block, Int32(depth), 0, into, Int32(outputs))
+        if let bias { device.kernels.add_bias(into, outputs, rowsEach, count, bias + first) }
+      }
     }
   }
 }

@@ -37,6 +37,15 @@ extension Tensor {
     }
   }
 
+  /// Checks that the rows are whole pictures.
+  func requirePictures(of rowsEach: Int, _ what: String) throws {
+    guard rowsEach > 0, shape[0] % rowsEach == 0 else {
+      throw TensorError.shapeMismatch(
+        what: "\(what), in pictures of \(rowsEach) rows",
+        expected: [max(rowsEach, 1)] + shape.dropFirst(), found: shape)
+    }
+  }
+
   /// Checks a vector of parameters.
   func requireParameters(_ width: Int, _ what: String) throws {
     try require(.float32, .bfloat16, what: what)
@@ -79,6 +88,16 @@ extension CPUDevice {
     let tiles = RowTiles(rows: rows, cost: cost)
     pool.parallel(tiles.count) { tile, _ in
       for row in tiles[tile] { body(row) }
+    }
+  }
+
+  /// Calls `body` for each tile, spread over the threads, small ones several at a time.
+  ///
+  /// - Parameter cost: work of one tile, in elements read or written.
+  func parallel(tiles: Int, cost: Int, _ body: (Int, Scratch) -> Void) {
+    let groups = RowTiles(rows: tiles, cost: cost)
+    pool.parallel(groups.count) { group, scratch in
+      for tile in groups[group] { body(tile, scratch) }
     }
   }
 

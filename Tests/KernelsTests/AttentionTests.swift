@@ -29,8 +29,35 @@ import Testing
     }
     try expectEverywhere(expected, tolerance: 4e-6) { device in
       let y = Tensor(zeros: .float32, [rows, width])
-      try device.bidirectionalAttention(q: q, k: k, v: v, heads: heads, into: y)
+      try device.bidirectionalAttention(
+        q: q, k: k, v: v, heads: heads, rowsEach: max(rows, 1), into: y)
       return y
+    }
+  }
+
+  @Test(
+    "bidirectional attention of a picture has the same bits alone and among others",
+    arguments: [(1, 3), (17, 40), (130, 3), (0, 1)])
+  func bidirectionalPictures(rowsEach: Int, count: Int) throws {
+    var random = SeededRandom(UInt64(rowsEach))
+    let (heads, width) = (3, 3 * 20)
+    let shape = [rowsEach * count, width]
+    let (q, k, v) = (random.tensor(shape), random.tensor(shape), random.tensor(shape))
+    var first: Tensor?
+    for device in TestDevices.all {
+      func attend(_ rows: Range<Int>) throws -> Tensor {
+        let y = Tensor(zeros: .float32, [rows.count, width])
+        try device.bidirectionalAttention(
+          q: q.rows(rows), k: k.rows(rows), v: v.rows(rows), heads: heads,
+          rowsEach: max(rowsEach, 1), into: y)
+        return y
+      }
+      let whole = try attend(0..<rowsEach * count)
+      for picture in 0..<count {
+        let rows = picture * rowsEach..<(picture + 1) * rowsEach
+        #expect(try attend(rows).hasSameBits(as: whole.rows(rows)), "picture \(picture)")
+      }
+      if let first { #expect(whole.hasSameBits(as: first)) } else { first = whole }
     }
   }
 
@@ -38,12 +65,16 @@ import Testing
   func bidirectionalRefusals() throws {
     let device = try CPUDevice(threads: 1)
     let a = Tensor(zeros: .float32, [2, 6])
+    #expect(throws: TensorError.self) {
+      try device.bidirectionalAttention(q: a, k: a, v: a, heads: 2, rowsEach: 3, into: a)
+    }
     let b = Tensor(zeros: .float32, [3, 4])
     for (q, k, v, y, heads) in [
       (a, b, a, a, 2), (a, a, b, a, 2), (a, a, a, b, 2), (a, a, a, a, 4), (a, a, a, a, 0),
     ] {
       #expect(throws: TensorError.self) {
-        try device.bidirectionalAttention(q: q, k: k, v: v, heads: heads, into: y)
+        try device.bidirectionalAttention(
+          q: q, k: k, v: v, heads: heads, rowsEach: 2, into: y)
       }
     }
   }

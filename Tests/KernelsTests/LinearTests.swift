@@ -13,7 +13,7 @@ import Testing
   @Test("agrees with the reference and gives the same bits on every device", arguments: shapes)
   func reference(rows: Int, depth: Int, outputs: Int) throws {
     for type in [ScalarType.float32, .bfloat16] {
-      for grouping in [RowGrouping.independent, .together] {
+      for grouping in [RowGrouping.independent, .pictures(rowsEach: rows)] {
         for biased in [false, true] {
           var random = SeededRandom(UInt64(rows * depth + outputs))
           let x = random.tensor([rows, depth])
@@ -61,10 +61,39 @@ import Testing
     }
   }
 
+  @Test(
+    "a picture has the same bits alone and among others",
+    arguments: [ScalarType.float32, .bfloat16],
+    [(1, 40, 20, 5), (5, 33, 300, 3), (17, 64, 192, 40), (65, 130, 520, 9), (257, 48, 100, 2)])
+  func pictures(type: ScalarType, shape: (rowsEach: Int, depth: Int, outputs: Int, count: Int))
+    throws
+  {
+    let (rowsEach, depth, outputs, count) = shape
+    var random = SeededRandom(4)
+    let x = random.tensor([count * rowsEach, depth])
+    let weight = random.tensor([outputs, depth], type)
+    let bias = random.tensor([outputs])
+    var first: Tensor?
+    for device in TestDevices.all {
+      let whole = Tensor(zeros: .float32, [count * rowsEach, outputs])
+      try device.linear(
+        x, weight: weight, bias: bias, grouping: .pictures(rowsEach: rowsEach), into: whole)
+      for picture in 0..<count {
+        let rows = picture * rowsEach..<(picture + 1) * rowsEach
+        let alone = Tensor(zeros: .float32, [rowsEach, outputs])
+        try device.linear(
+          x.rows(rows), weight: weight, bias: bias, grouping: .pictures(rowsEach: rowsEach),
+          into: alone)
+        #expect(alone.hasSameBits(as: whole.rows(rows)), "picture \(picture)")
+      }
+      if let first { #expect(whole.hasSameBits(as: first)) } else { first = whole }
+    }
+  }
+
   @Test("no rows, no outputs and no depth are fine")
   func empty() throws {
     let device = try CPUDevice(threads: 2)
-    for grouping in [RowGrouping.independent, .together] {
+    for grouping in [RowGrouping.independent, .pictures(rowsEach: 1)] {
       for rows in [0, 1, 20] {
         let bias = Tensor([1, -2], [2])
         let y = Tensor([Float](repeating: 9, count: rows * 2), [rows, 2])
@@ -86,7 +115,7 @@ import Testing
   func bounds() throws {
     var random = SeededRandom(5)
     for rows in [3, 20] {
-      for grouping in [RowGrouping.independent, .together] {
+      for grouping in [RowGrouping.independent, .pictures(rowsEach: rows)] {
         for device in TestDevices.all {
           let y = Tensor([Float](repeating: 7, count: (rows + 2) * 67), [rows + 2, 67])
           try device.linear(
@@ -118,5 +147,11 @@ import Testing
     refuse(x, weight, Tensor(zeros: .float32, [3]), y)
     refuse(x, weight, nil, Tensor(zeros: .float32, [4, 2]))
     refuse(x, weight, nil, Tensor(zeros: .bfloat16, [2, 4]))
+    for rowsEach in [3, 0, -1] {
+      #expect(throws: TensorError.self) {
+        try device.linear(
+          x, weight: weight, bias: nil, grouping: .pictures(rowsEach: rowsEach), into: y)
+      }
+    }
   }
 }
