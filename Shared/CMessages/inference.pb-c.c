@@ -52,6 +52,51 @@ void   chiasm__v1__describe_request__free_unpacked
   assert(message->base.descriptor == &chiasm__v1__describe_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   chiasm__v1__layer_range__init
+                     (Chiasm__V1__LayerRange         *message)
+{
+  static const Chiasm__V1__LayerRange init_value = CHIASM__V1__LAYER_RANGE__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__layer_range__get_packed_size
+                     (const Chiasm__V1__LayerRange *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__layer_range__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__layer_range__pack
+                     (const Chiasm__V1__LayerRange *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__layer_range__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__layer_range__pack_to_buffer
+                     (const Chiasm__V1__LayerRange *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__layer_range__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__LayerRange *
+       chiasm__v1__layer_range__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__LayerRange *)
+     protobuf_c_message_unpack (&chiasm__v1__layer_range__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__layer_range__free_unpacked
+                     (Chiasm__V1__LayerRange *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__layer_range__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   chiasm__v1__stage_description__init
                      (Chiasm__V1__StageDescription         *message)
 {
@@ -1015,7 +1060,58 @@ const ProtobufCMessageDescriptor chiasm__v1__describe_request__descriptor =
   (ProtobufCMessageInit) chiasm__v1__describe_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__stage_description__field_descriptors[16] =
+static const ProtobufCFieldDescriptor chiasm__v1__layer_range__field_descriptors[2] =
+{
+  {
+    "first_layer",
+    1,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__LayerRange, has_first_layer),
+    offsetof(Chiasm__V1__LayerRange, first_layer),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "end_layer",
+    2,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__LayerRange, has_end_layer),
+    offsetof(Chiasm__V1__LayerRange, end_layer),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned chiasm__v1__layer_range__field_indices_by_name[] = {
+  1,   /* field[1] = end_layer */
+  0,   /* field[0] = first_layer */
+};
+static const ProtobufCIntRange chiasm__v1__layer_range__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor chiasm__v1__layer_range__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.LayerRange",
+  "LayerRange",
+  "Chiasm__V1__LayerRange",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__LayerRange),
+  2,
+  chiasm__v1__layer_range__field_descriptors,
+  chiasm__v1__layer_range__field_indices_by_name,
+  1,  chiasm__v1__layer_range__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__layer_range__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor chiasm__v1__stage_description__field_descriptors[17] =
 {
   {
     "role",
@@ -1209,6 +1305,18 @@ static const ProtobufCFieldDescriptor chiasm__v1__stage_description__field_descr
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "slice",
+    17,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Chiasm__V1__StageDescription, n_slice),
+    offsetof(Chiasm__V1__StageDescription, slice),
+    &chiasm__v1__layer_range__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__stage_description__field_indices_by_name[] = {
   13,   /* field[13] = busy_microseconds */
@@ -1224,6 +1332,7 @@ static const unsigned chiasm__v1__stage_description__field_indices_by_name[] = {
   6,   /* field[6] = process */
   0,   /* field[0] = role */
   11,   /* field[11] = sequences */
+  16,   /* field[16] = slice */
   5,   /* field[5] = threads */
   7,   /* field[7] = weight_bytes */
   8,   /* field[8] = working_bytes */
@@ -1231,7 +1340,7 @@ static const unsigned chiasm__v1__stage_description__field_indices_by_name[] = {
 static const ProtobufCIntRange chiasm__v1__stage_description__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 16 }
+  { 0, 17 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__stage_description__descriptor =
 {
@@ -1241,7 +1350,7 @@ const ProtobufCMessageDescriptor chiasm__v1__stage_description__descriptor =
   "Chiasm__V1__StageDescription",
   "chiasm.v1",
   sizeof(Chiasm__V1__StageDescription),
-  16,
+  17,
   chiasm__v1__stage_description__field_descriptors,
   chiasm__v1__stage_description__field_indices_by_name,
   1,  chiasm__v1__stage_description__number_ranges,
@@ -1690,7 +1799,7 @@ const ProtobufCMessageDescriptor chiasm__v1__sequence_step__descriptor =
   (ProtobufCMessageInit) chiasm__v1__sequence_step__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__step_request__field_descriptors[1] =
+static const ProtobufCFieldDescriptor chiasm__v1__step_request__field_descriptors[2] =
 {
   {
     "step",
@@ -1704,14 +1813,27 @@ static const ProtobufCFieldDescriptor chiasm__v1__step_request__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "chunk",
+    2,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__StepRequest, has_chunk),
+    offsetof(Chiasm__V1__StepRequest, chunk),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__step_request__field_indices_by_name[] = {
+  1,   /* field[1] = chunk */
   0,   /* field[0] = step */
 };
 static const ProtobufCIntRange chiasm__v1__step_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__step_request__descriptor =
 {
@@ -1721,7 +1843,7 @@ const ProtobufCMessageDescriptor chiasm__v1__step_request__descriptor =
   "Chiasm__V1__StepRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__StepRequest),
-  1,
+  2,
   chiasm__v1__step_request__field_descriptors,
   chiasm__v1__step_request__field_indices_by_name,
   1,  chiasm__v1__step_request__number_ranges,

@@ -862,49 +862,49 @@ void   chiasm__v1__abandon_reply__free_unpacked
   assert(message->base.descriptor == &chiasm__v1__abandon_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-void   chiasm__v1__shard_file__init
-                     (Chiasm__V1__ShardFile         *message)
+void   chiasm__v1__saved_shard__init
+                     (Chiasm__V1__SavedShard         *message)
 {
-  static const Chiasm__V1__ShardFile init_value = CHIASM__V1__SHARD_FILE__INIT;
+  static const Chiasm__V1__SavedShard init_value = CHIASM__V1__SAVED_SHARD__INIT;
   *message = init_value;
 }
-size_t chiasm__v1__shard_file__get_packed_size
-                     (const Chiasm__V1__ShardFile *message)
+size_t chiasm__v1__saved_shard__get_packed_size
+                     (const Chiasm__V1__SavedShard *message)
 {
-  assert(message->base.descriptor == &chiasm__v1__shard_file__descriptor);
+  assert(message->base.descriptor == &chiasm__v1__saved_shard__descriptor);
   return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
 }
-size_t chiasm__v1__shard_file__pack
-                     (const Chiasm__V1__ShardFile *message,
+size_t chiasm__v1__saved_shard__pack
+                     (const Chiasm__V1__SavedShard *message,
                       uint8_t       *out)
 {
-  assert(message->base.descriptor == &chiasm__v1__shard_file__descriptor);
+  assert(message->base.descriptor == &chiasm__v1__saved_shard__descriptor);
   return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
 }
-size_t chiasm__v1__shard_file__pack_to_buffer
-                     (const Chiasm__V1__ShardFile *message,
+size_t chiasm__v1__saved_shard__pack_to_buffer
+                     (const Chiasm__V1__SavedShard *message,
                       ProtobufCBuffer *buffer)
 {
-  assert(message->base.descriptor == &chiasm__v1__shard_file__descriptor);
+  assert(message->base.descriptor == &chiasm__v1__saved_shard__descriptor);
   return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
 }
-Chiasm__V1__ShardFile *
-       chiasm__v1__shard_file__unpack
+Chiasm__V1__SavedShard *
+       chiasm__v1__saved_shard__unpack
                      (ProtobufCAllocator  *allocator,
                       size_t               len,
                       const uint8_t       *data)
 {
-  return (Chiasm__V1__ShardFile *)
-     protobuf_c_message_unpack (&chiasm__v1__shard_file__descriptor,
+  return (Chiasm__V1__SavedShard *)
+     protobuf_c_message_unpack (&chiasm__v1__saved_shard__descriptor,
                                 allocator, len, data);
 }
-void   chiasm__v1__shard_file__free_unpacked
-                     (Chiasm__V1__ShardFile *message,
+void   chiasm__v1__saved_shard__free_unpacked
+                     (Chiasm__V1__SavedShard *message,
                       ProtobufCAllocator *allocator)
 {
   if(!message)
     return;
-  assert(message->base.descriptor == &chiasm__v1__shard_file__descriptor);
+  assert(message->base.descriptor == &chiasm__v1__saved_shard__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   chiasm__v1__save_request__init
@@ -2443,7 +2443,7 @@ const ProtobufCMessageDescriptor chiasm__v1__abandon_reply__descriptor =
   (ProtobufCMessageInit) chiasm__v1__abandon_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__shard_file__field_descriptors[2] =
+static const ProtobufCFieldDescriptor chiasm__v1__saved_shard__field_descriptors[2] =
 {
   {
     "path",
@@ -2451,7 +2451,7 @@ static const ProtobufCFieldDescriptor chiasm__v1__shard_file__field_descriptors[
     PROTOBUF_C_LABEL_OPTIONAL,
     PROTOBUF_C_TYPE_STRING,
     0,   /* quantifier_offset */
-    offsetof(Chiasm__V1__ShardFile, path),
+    offsetof(Chiasm__V1__SavedShard, path),
     NULL,
     NULL,
     0,             /* flags */
@@ -2462,39 +2462,39 @@ static const ProtobufCFieldDescriptor chiasm__v1__shard_file__field_descriptors[
     2,
     PROTOBUF_C_LABEL_REPEATED,
     PROTOBUF_C_TYPE_STRING,
-    offsetof(Chiasm__V1__ShardFile, n_name),
-    offsetof(Chiasm__V1__ShardFile, name),
+    offsetof(Chiasm__V1__SavedShard, n_name),
+    offsetof(Chiasm__V1__SavedShard, name),
     NULL,
     NULL,
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
 };
-static const unsigned chiasm__v1__shard_file__field_indices_by_name[] = {
+static const unsigned chiasm__v1__saved_shard__field_indices_by_name[] = {
   1,   /* field[1] = name */
   0,   /* field[0] = path */
 };
-static const ProtobufCIntRange chiasm__v1__shard_file__number_ranges[1 + 1] =
+static const ProtobufCIntRange chiasm__v1__saved_shard__number_ranges[1 + 1] =
 {
   { 1, 0 },
   { 0, 2 }
 };
-const ProtobufCMessageDescriptor chiasm__v1__shard_file__descriptor =
+const ProtobufCMessageDescriptor chiasm__v1__saved_shard__descriptor =
 {
   PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
-  "chiasm.v1.ShardFile",
-  "ShardFile",
-  "Chiasm__V1__ShardFile",
+  "chiasm.v1.SavedShard",
+  "SavedShard",
+  "Chiasm__V1__SavedShard",
   "chiasm.v1",
-  sizeof(Chiasm__V1__ShardFile),
+  sizeof(Chiasm__V1__SavedShard),
   2,
-  chiasm__v1__shard_file__field_descriptors,
-  chiasm__v1__shard_file__field_indices_by_name,
-  1,  chiasm__v1__shard_file__number_ranges,
-  (ProtobufCMessageInit) chiasm__v1__shard_file__init,
+  chiasm__v1__saved_shard__field_descriptors,
+  chiasm__v1__saved_shard__field_indices_by_name,
+  1,  chiasm__v1__saved_shard__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__saved_shard__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptors[4] =
+static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptors[6] =
 {
   {
     "folder",
@@ -2515,7 +2515,7 @@ static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptor
     PROTOBUF_C_TYPE_MESSAGE,
     offsetof(Chiasm__V1__SaveRequest, n_model),
     offsetof(Chiasm__V1__SaveRequest, model),
-    &chiasm__v1__shard_file__descriptor,
+    &chiasm__v1__saved_shard__descriptor,
     NULL,
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
@@ -2544,17 +2544,43 @@ static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "scalar",
+    5,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_ENUM,
+    offsetof(Chiasm__V1__SaveRequest, has_scalar),
+    offsetof(Chiasm__V1__SaveRequest, scalar),
+    &chiasm__v1__scalar_type__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "volatile_copy",
+    6,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_BOOL,
+    offsetof(Chiasm__V1__SaveRequest, has_volatile_copy),
+    offsetof(Chiasm__V1__SaveRequest, volatile_copy),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__save_request__field_indices_by_name[] = {
   0,   /* field[0] = folder */
   3,   /* field[3] = merge_lora */
   1,   /* field[1] = model */
   2,   /* field[2] = optimizer_path */
+  4,   /* field[4] = scalar */
+  5,   /* field[5] = volatile_copy */
 };
 static const ProtobufCIntRange chiasm__v1__save_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 6 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor =
 {
@@ -2564,7 +2590,7 @@ const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor =
   "Chiasm__V1__SaveRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__SaveRequest),
-  4,
+  6,
   chiasm__v1__save_request__field_descriptors,
   chiasm__v1__save_request__field_indices_by_name,
   1,  chiasm__v1__save_request__number_ranges,

@@ -49,4 +49,22 @@ public enum Methods {
     public static let describe = Method<DescribeRequest, GatewayDescription>(
       "chiasm.v1.Gateway/Describe")
   }
+
+  public enum Trainer {
+    public static let prepare = Method<PrepareTrainingRequest, PrepareTrainingReply>(
+      "chiasm.v1.Trainer/Prepare")
+    public static let feed = Method<FeedRequest, FeedReply>("chiasm.v1.Trainer/Feed")
+    public static let step = Method<TrainingStepRequest, TrainingStepReply>(
+      "chiasm.v1.Trainer/Step")
+    public static let forward = Method<ForwardRequest, ForwardReply>("chiasm.v1.Trainer/Forward")
+    public static let update = Method<UpdateRequest, UpdateReply>("chiasm.v1.Trainer/Update")
+    public static let abandon = Method<AbandonRequest, AbandonReply>("chiasm.v1.Trainer/Abandon")
+    public static let save = Method<SaveRequest, SaveReply>("chiasm.v1.Trainer/Save")
+    public static let fetch = Method<FetchRequest, FetchReply>("chiasm.v1.Trainer/Fetch")
+  }
+
+  public enum TrainingGateway {
+    public static let train = Method<TrainRequest, TrainEvent>(
+      "chiasm.v1.TrainingGateway/Train", streams: true)
+  }
 }

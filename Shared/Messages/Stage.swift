@@ -22,6 +22,46 @@ extension DescribeRequest: CodedMessage {
   func fill(_ c: inout Chiasm__V1__DescribeRequest, _ memory: BumpMemory) {}
 }
 
+/// Some layers of a model part.
+public struct LayerRange: Message {
+  public var firstLayer: Int = 0
+  /// One past the last.
+  public var endLayer: Int = 0
+
+  public init() {}
+
+  public init(firstLayer: Int = 0, endLayer: Int = 0) {
+    self.firstLayer = firstLayer
+    self.endLayer = endLayer
+  }
+
+  public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
+    try unpack(bytes)
+  }
+
+  public func encode(into bytes: inout [UInt8]) { pack(into: &bytes) }
+}
+
+extension LayerRange: CodedMessage {
+  static var protoName: String { "LayerRange" }
+  static var initialize: (UnsafeMutablePointer<Chiasm__V1__LayerRange>?) -> Void {
+    chiasm__v1__layer_range__init
+  }
+
+  init(_ c: Chiasm__V1__LayerRange) throws {
+    self.init()
+    if c.has_first_layer != 0 {
+      firstLayer = try Read.integer(c.first_layer, "LayerRange.first_layer")
+    }
+    if c.has_end_layer != 0 { endLayer = try Read.integer(c.end_layer, "LayerRange.end_layer") }
+  }
+
+  func fill(_ c: inout Chiasm__V1__LayerRange, _ memory: BumpMemory) {
+    if firstLayer != 0 { (c.has_first_layer, c.first_layer) = (1, UInt32(clamping: firstLayer)) }
+    if endLayer != 0 { (c.has_end_layer, c.end_layer) = (1, UInt32(clamping: endLayer)) }
+  }
+}
+
 /// What a stage is and holds.
 public struct StageDescription: Message {
   /// "vision", "projector" or "language".
@@ -46,6 +86,9 @@ public struct StageDescription: Message {
   public var modelDigest: String = ""
   /// Positions are handed out in blocks of this many.
   public var cacheBlockTokens: Int = 0
+  /// All slices of layers, where there are several; `firstLayer` and `endLayer` are the first
+  /// one's.
+  public var slices: [LayerRange] = []
 
   public init() {}
 
@@ -124,6 +167,7 @@ extension StageDescription: CodedMessage {
       cacheBlockTokens = try Read.integer(
         c.cache_block_tokens, "StageDescription.cache_block_tokens")
     }
+    slices = try Read.messages(c.n_slice, c.slice)
   }
 
   func fill(_ c: inout Chiasm__V1__StageDescription, _ memory: BumpMemory) {
@@ -155,6 +199,7 @@ extension StageDescription: CodedMessage {
     if cacheBlockTokens != 0 {
       (c.has_cache_block_tokens, c.cache_block_tokens) = (1, UInt32(clamping: cacheBlockTokens))
     }
+    if !slices.isEmpty { (c.n_slice, c.slice) = (slices.count, memory.messages(slices)) }
   }
 }
 

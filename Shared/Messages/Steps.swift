@@ -157,11 +157,14 @@ extension SequenceStep: CodedMessage {
 /// Tensor: hidden states [rows, D] for all but the first stage.
 public struct StepRequest: Message {
   public var steps: [SequenceStep] = []
+  /// Which of the receiver's slices of layers, where stages hold several and form a ring.
+  public var chunk: Int = 0
 
   public init() {}
 
-  public init(steps: [SequenceStep] = []) {
+  public init(steps: [SequenceStep] = [], chunk: Int = 0) {
     self.steps = steps
+    self.chunk = chunk
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -180,10 +183,12 @@ extension StepRequest: CodedMessage {
   init(_ c: Chiasm__V1__StepRequest) throws {
     self.init()
     steps = try Read.messages(c.n_step, c.step)
+    if c.has_chunk != 0 { chunk = try Read.integer(c.chunk, "StepRequest.chunk") }
   }
 
   func fill(_ c: inout Chiasm__V1__StepRequest, _ memory: BumpMemory) {
     if !steps.isEmpty { (c.n_step, c.step) = (steps.count, memory.messages(steps)) }
+    if chunk != 0 { (c.has_chunk, c.chunk) = (1, UInt32(clamping: chunk)) }
   }
 }
 

@@ -14,10 +14,11 @@ extension ScalarType {
     }
   }
 
-  init(number: UInt32) throws {
+  /// - Parameter field: where the number was found, for the error.
+  init(number: UInt32, in field: StaticString = "TensorRef.scalar") throws {
     guard let type = ScalarType.allCases.first(where: { $0.number == number }) else {
       throw MessagesError.unknownEnumValue(
-        field: "TensorRef.scalar", value: Int(Int32(bitPattern: number)))
+        field: "\(field)", value: Int(Int32(bitPattern: number)))
     }
     self = type
   }

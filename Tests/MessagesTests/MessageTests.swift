@@ -6,6 +6,14 @@ import Testing
   static let sampling = SamplingParameters(
     temperature: 0.7, topK: 40, topP: 0.9, minP: 0.05, repetitionPenalty: 1.1, seed: .max,
     topLogprobs: 5)
+  static let lora = LoRASettings(rank: 16, alpha: 32, dropout: 0.05)
+  static let action = TrainingAction(kind: .backwardWeight, microBatch: 63, chunk: 1)
+  static var slicedStage: StageDescription {
+    var stage = stage
+    stage.cacheBlockTokens = 64
+    stage.slices = [LayerRange(firstLayer: 3, endLayer: 5), LayerRange()]
+    return stage
+  }
   static let stage = StageDescription(
     role: "language", firstLayer: 3, endLayer: 30, layerCount: 60, device: "cpu", threads: 2,
     process: -1, weightBytes: 1 << 40, workingBytes: 7, cacheTokens: 4096, cacheTokensUsed: 12,
@@ -30,7 +38,7 @@ import Testing
     SequenceStep(
       sequence: 9, position: 17, tokens: [0, 64000, .max], imageRows: [0, 1, 256],
       promptTokens: 20, reserve: 0, sample: true, sampling: sampling, captureLogits: true),
-    StepRequest(steps: [SequenceStep(sequence: 1), SequenceStep(sequence: 2)]),
+    StepRequest(steps: [SequenceStep(sequence: 1), SequenceStep(sequence: 2)], chunk: 3),
     TokenLogprob(token: 7, logprob: -0.5),
     SequenceResult(
       sequence: 4, token: 0, logprob: -1, top: [TokenLogprob(token: 1, logprob: -2)],
@@ -52,13 +60,46 @@ import Testing
     GatewayDescription(
       model: "m", templateName: "t", contextLength: 4096, imageSize: 448, imageTokens: 256,
       stages: [GatewayStage(name: "a")], running: 1, waiting: 2),
+    slicedStage, LayerRange(firstLayer: 3, endLayer: 5), lora,
+    PrepareTrainingRequest(
+      seed: .max, trainVision: true, trainProjector: true, trainLanguage: true, visionLoRA: lora,
+      languageLoRA: LoRASettings(), dropPathRate: 0.4, recompute: "full", beta1: 0.9,
+      beta2: 0.999, epsilon: 1e-8, weightDecay: 0.05, decay: "all", resume: "/run/x",
+      keepGradients: true),
+    ParameterDescription(
+      name: "mlp1.0.weight", shape: [4, 1 << 40], scalarType: .bfloat16, isTrained: true),
+    PrepareTrainingReply(
+      parameters: [ParameterDescription(name: "a"), ParameterDescription(name: "b", shape: [2])],
+      trainingBytes: 1 << 40, updates: 7),
+    MicroBatchSample(key: .max, tokens: 2048, tiles: 12),
+    FeedRequest(
+      step: 9, microBatch: 3, samples: [MicroBatchSample(key: 1), MicroBatchSample(tokens: 2)],
+      tokens: [1, 64000, .max], labels: [-100, 0, .min, .max], lossScale: 1e-3),
+    FeedReply(), action,
+    TrainingStepRequest(
+      step: 9, actions: [action, TrainingAction()], microBatches: 64, forwardOnly: true),
+    MicroBatchLoss(microBatch: 2, sum: -.leastNonzeroMagnitude, rows: 17),
+    ActionTiming(action: action, startMicroseconds: 1 << 40, durationMicroseconds: 5),
+    ParameterNorm(name: "a", sumOfSquares: .infinity),
+    TrainingStepReply(
+      losses: [MicroBatchLoss(microBatch: 2)], norms: [ParameterNorm(name: "a")],
+      timings: [ActionTiming(action: action)], originMicroseconds: 1 << 50,
+      peakSavedBytes: 1 << 40, peakSavedMicroBatches: 4),
+    ForwardRequest(step: 9, microBatch: 3, chunk: 1), ForwardReply(),
+    UpdateRequest(step: 9, learningRate: 1e-5, gradientScale: 0.5, skip: true), UpdateReply(),
+    AbandonRequest(step: .max), AbandonReply(), SavedShard(path: "a", names: ["b", "c"]),
+    SaveRequest(
+      folder: "/run/x", model: [SavedShard(path: "a", names: ["b"])], optimizerPath: "o",
+      mergeLoRA: true, scalarType: .bfloat16, isVolatile: true),
+    SaveReply(bytes: 1 << 40), FetchRequest(names: ["a", "b"], what: "gradient"), FetchReply(),
+    TrainRequest(configuration: [0x7B, 0x7D]), TrainEvent(json: [0x7B, 0x7D]),
   ]
 
   @Test("comes back as it went, with every field set and with none", arguments: full.indices)
   func roundTrip(index: Int) throws {
     func check<M: CodedMessage>(_ message: M) throws {
       #expect(try M.decode(message.encoded()) == message)
-      #expect(M().encoded().count <= 2)
+      #expect(M().encoded().count <= 4)
       #expect(try M.decode(M().encoded()) == M())
     }
     try check(Self.full[index])
@@ -71,6 +112,9 @@ import Testing
     #expect(try SequenceResult.decode(SequenceResult(token: 0).encoded()).token == 0)
     #expect(try SequenceResult.decode([]).token == nil)
     #expect(try SamplingParameters.decode([]).topP == 1)
+    #expect(try SaveRequest.decode(SaveRequest(optimizerPath: "").encoded()).optimizerPath == "")
+    #expect(try SaveRequest.decode([]).optimizerPath == nil)
+    #expect(try SaveRequest.decode([]).scalarType == nil)
   }
 
   @Test("an encoding is appended to what is there")
@@ -100,6 +144,12 @@ import Testing
     }
     #expect(throws: MessagesError.unknownEnumValue(field: "TensorRef.scalar", value: 0)) {
       try TensorRef.decode([])
+    }
+    #expect(throws: MessagesError.unknownEnumValue(field: "TrainingAction.kind", value: 0)) {
+      try TrainingAction.decode([])
+    }
+    #expect(throws: MessagesError.unknownEnumValue(field: "SaveRequest.scalar", value: 9)) {
+      try SaveRequest.decode([40, 9])
     }
     let minusOne: [UInt8] = [8, 255, 255, 255, 255, 255, 255, 255, 255, 255, 1]
     #expect(throws: MessagesError.unknownEnumValue(field: "Frame.kind", value: -1)) {
@@ -147,6 +197,25 @@ import Testing
     #expect(throws: MessagesError.malformed(message: "StepRequest", byteCount: 2_000_000)) {
       try StepRequest.decode(bytes)
     }
+  }
+
+  @Test("steps and micro-batches of the largest size that is of use fit")
+  func largeTraining() throws {
+    let step = TrainingStepRequest(
+      step: 1,
+      actions: (0..<4096).flatMap { index in
+        ActionKind.allCases.map { TrainingAction(kind: $0, microBatch: index, chunk: index % 8) }
+      }, microBatches: 4096)
+    #expect(try TrainingStepRequest.decode(step.encoded()) == step)
+    let feed = FeedRequest(
+      samples: (0..<512).map { MicroBatchSample(key: $0, tokens: 512, tiles: 1) },
+      tokens: (0..<262_144).map { Int32($0 % 64_000) },
+      labels: (0..<262_144).map { $0 % 3 == 0 ? Int32($0 % 64_000) : -100 })
+    #expect(try FeedRequest.decode(feed.encoded()) == feed)
+    let reply = TrainingStepReply(
+      norms: (0..<4096).map { ParameterNorm(name: "layer.\($0)", sumOfSquares: Double($0)) },
+      timings: step.actions.map { ActionTiming(action: $0, durationMicroseconds: 9) })
+    #expect(try TrainingStepReply.decode(reply.encoded()) == reply)
   }
 
   @Test("a step of 32 long prompts fits")

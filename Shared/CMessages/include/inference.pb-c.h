@@ -16,6 +16,7 @@ PROTOBUF_C__BEGIN_DECLS
 
 
 typedef struct Chiasm__V1__DescribeRequest Chiasm__V1__DescribeRequest;
+typedef struct Chiasm__V1__LayerRange Chiasm__V1__LayerRange;
 typedef struct Chiasm__V1__StageDescription Chiasm__V1__StageDescription;
 typedef struct Chiasm__V1__AttachRequest Chiasm__V1__AttachRequest;
 typedef struct Chiasm__V1__AttachReply Chiasm__V1__AttachReply;
@@ -51,6 +52,22 @@ struct  Chiasm__V1__DescribeRequest
 #define CHIASM__V1__DESCRIBE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__describe_request__descriptor) \
      }
+
+
+struct  Chiasm__V1__LayerRange
+{
+  ProtobufCMessage base;
+  protobuf_c_boolean has_first_layer;
+  uint32_t first_layer;
+  /*
+   * One past the last.
+   */
+  protobuf_c_boolean has_end_layer;
+  uint32_t end_layer;
+};
+#define CHIASM__V1__LAYER_RANGE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__layer_range__descriptor) \
+    , 0, 0, 0, 0 }
 
 
 /*
@@ -106,10 +123,15 @@ struct  Chiasm__V1__StageDescription
    */
   protobuf_c_boolean has_cache_block_tokens;
   uint32_t cache_block_tokens;
+  /*
+   * All slices of layers, where there are several; first_layer and end_layer are the first one's.
+   */
+  size_t n_slice;
+  Chiasm__V1__LayerRange **slice;
 };
 #define CHIASM__V1__STAGE_DESCRIPTION__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__stage_description__descriptor) \
-    , NULL, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0 }
+    , NULL, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, NULL, 0, 0, 0,NULL }
 
 
 /*
@@ -288,10 +310,15 @@ struct  Chiasm__V1__StepRequest
   ProtobufCMessage base;
   size_t n_step;
   Chiasm__V1__SequenceStep **step;
+  /*
+   * Which of the receiver's slices of layers, where stages hold several and form a ring.
+   */
+  protobuf_c_boolean has_chunk;
+  uint32_t chunk;
 };
 #define CHIASM__V1__STEP_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__step_request__descriptor) \
-    , 0,NULL }
+    , 0,NULL, 0, 0 }
 
 
 struct  Chiasm__V1__TokenLogprob
@@ -568,6 +595,25 @@ Chiasm__V1__DescribeRequest *
                       const uint8_t       *data);
 void   chiasm__v1__describe_request__free_unpacked
                      (Chiasm__V1__DescribeRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Chiasm__V1__LayerRange methods */
+void   chiasm__v1__layer_range__init
+                     (Chiasm__V1__LayerRange         *message);
+size_t chiasm__v1__layer_range__get_packed_size
+                     (const Chiasm__V1__LayerRange   *message);
+size_t chiasm__v1__layer_range__pack
+                     (const Chiasm__V1__LayerRange   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__layer_range__pack_to_buffer
+                     (const Chiasm__V1__LayerRange   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__LayerRange *
+       chiasm__v1__layer_range__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__layer_range__free_unpacked
+                     (Chiasm__V1__LayerRange *message,
                       ProtobufCAllocator *allocator);
 /* Chiasm__V1__StageDescription methods */
 void   chiasm__v1__stage_description__init
@@ -973,6 +1019,9 @@ void   chiasm__v1__gateway_description__free_unpacked
 typedef void (*Chiasm__V1__DescribeRequest_Closure)
                  (const Chiasm__V1__DescribeRequest *message,
                   void *closure_data);
+typedef void (*Chiasm__V1__LayerRange_Closure)
+                 (const Chiasm__V1__LayerRange *message,
+                  void *closure_data);
 typedef void (*Chiasm__V1__StageDescription_Closure)
                  (const Chiasm__V1__StageDescription *message,
                   void *closure_data);
@@ -1184,6 +1233,7 @@ void chiasm__v1__gateway__describe(ProtobufCService *service,
 /* --- descriptors --- */
 
 extern const ProtobufCMessageDescriptor chiasm__v1__describe_request__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__layer_range__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__stage_description__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__attach_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__attach_reply__descriptor;

@@ -35,7 +35,7 @@ typedef struct Chiasm__V1__UpdateRequest Chiasm__V1__UpdateRequest;
 typedef struct Chiasm__V1__UpdateReply Chiasm__V1__UpdateReply;
 typedef struct Chiasm__V1__AbandonRequest Chiasm__V1__AbandonRequest;
 typedef struct Chiasm__V1__AbandonReply Chiasm__V1__AbandonReply;
-typedef struct Chiasm__V1__ShardFile Chiasm__V1__ShardFile;
+typedef struct Chiasm__V1__SavedShard Chiasm__V1__SavedShard;
 typedef struct Chiasm__V1__SaveRequest Chiasm__V1__SaveRequest;
 typedef struct Chiasm__V1__SaveReply Chiasm__V1__SaveReply;
 typedef struct Chiasm__V1__FetchRequest Chiasm__V1__FetchRequest;
@@ -54,11 +54,11 @@ typedef enum _Chiasm__V1__ActionKind {
    */
   CHIASM__V1__ACTION_KIND__BACKWARD = 2,
   /*
-   * Of the input alone,
+   * Of the input alone, and
    */
   CHIASM__V1__ACTION_KIND__BACKWARD_INPUT = 3,
   /*
-   * and what that left over.
+   * the weights' gradients, which that left over.
    */
   CHIASM__V1__ACTION_KIND__BACKWARD_WEIGHT = 4
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CHIASM__V1__ACTION_KIND)
@@ -447,7 +447,7 @@ struct  Chiasm__V1__AbandonReply
      }
 
 
-struct  Chiasm__V1__ShardFile
+struct  Chiasm__V1__SavedShard
 {
   ProtobufCMessage base;
   /*
@@ -457,8 +457,8 @@ struct  Chiasm__V1__ShardFile
   size_t n_name;
   char **name;
 };
-#define CHIASM__V1__SHARD_FILE__INIT \
- { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__shard_file__descriptor) \
+#define CHIASM__V1__SAVED_SHARD__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__saved_shard__descriptor) \
     , NULL, 0,NULL }
 
 
@@ -473,7 +473,7 @@ struct  Chiasm__V1__SaveRequest
    */
   char *folder;
   size_t n_model;
-  Chiasm__V1__ShardFile **model;
+  Chiasm__V1__SavedShard **model;
   /*
    * Moments and float32 masters; absent: none.
    */
@@ -483,10 +483,20 @@ struct  Chiasm__V1__SaveRequest
    */
   protobuf_c_boolean has_merge_lora;
   protobuf_c_boolean merge_lora;
+  /*
+   * Type of all tensors of the model's files; absent: each as the release has it.
+   */
+  protobuf_c_boolean has_scalar;
+  Chiasm__V1__ScalarType scalar;
+  /*
+   * Not to be synced to a disk: the folder lies in memory.
+   */
+  protobuf_c_boolean has_volatile_copy;
+  protobuf_c_boolean volatile_copy;
 };
 #define CHIASM__V1__SAVE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__save_request__descriptor) \
-    , NULL, 0,NULL, NULL, 0, 0 }
+    , NULL, 0,NULL, NULL, 0, 0, 0, CHIASM__V1__SCALAR_TYPE__SCALAR_UNSPECIFIED, 0, 0 }
 
 
 struct  Chiasm__V1__SaveReply
@@ -501,7 +511,7 @@ struct  Chiasm__V1__SaveReply
 
 
 /*
- * For probes: tensors by parameter's name, as "value", "gradient".
+ * For probes: float32 tensors by parameter's name, at most 64, as "value" or "gradient".
  */
 struct  Chiasm__V1__FetchRequest
 {
@@ -913,24 +923,24 @@ Chiasm__V1__AbandonReply *
 void   chiasm__v1__abandon_reply__free_unpacked
                      (Chiasm__V1__AbandonReply *message,
                       ProtobufCAllocator *allocator);
-/* Chiasm__V1__ShardFile methods */
-void   chiasm__v1__shard_file__init
-                     (Chiasm__V1__ShardFile         *message);
-size_t chiasm__v1__shard_file__get_packed_size
-                     (const Chiasm__V1__ShardFile   *message);
-size_t chiasm__v1__shard_file__pack
-                     (const Chiasm__V1__ShardFile   *message,
+/* Chiasm__V1__SavedShard methods */
+void   chiasm__v1__saved_shard__init
+                     (Chiasm__V1__SavedShard         *message);
+size_t chiasm__v1__saved_shard__get_packed_size
+                     (const Chiasm__V1__SavedShard   *message);
+size_t chiasm__v1__saved_shard__pack
+                     (const Chiasm__V1__SavedShard   *message,
                       uint8_t             *out);
-size_t chiasm__v1__shard_file__pack_to_buffer
-                     (const Chiasm__V1__ShardFile   *message,
+size_t chiasm__v1__saved_shard__pack_to_buffer
+                     (const Chiasm__V1__SavedShard   *message,
                       ProtobufCBuffer     *buffer);
-Chiasm__V1__ShardFile *
-       chiasm__v1__shard_file__unpack
+Chiasm__V1__SavedShard *
+       chiasm__v1__saved_shard__unpack
                      (ProtobufCAllocator  *allocator,
                       size_t               len,
                       const uint8_t       *data);
-void   chiasm__v1__shard_file__free_unpacked
-                     (Chiasm__V1__ShardFile *message,
+void   chiasm__v1__saved_shard__free_unpacked
+                     (Chiasm__V1__SavedShard *message,
                       ProtobufCAllocator *allocator);
 /* Chiasm__V1__SaveRequest methods */
 void   chiasm__v1__save_request__init
@@ -1105,8 +1115,8 @@ typedef void (*Chiasm__V1__AbandonRequest_Closure)
 typedef void (*Chiasm__V1__AbandonReply_Closure)
                  (const Chiasm__V1__AbandonReply *message,
                   void *closure_data);
-typedef void (*Chiasm__V1__ShardFile_Closure)
-                 (const Chiasm__V1__ShardFile *message,
+typedef void (*Chiasm__V1__SavedShard_Closure)
+                 (const Chiasm__V1__SavedShard *message,
                   void *closure_data);
 typedef void (*Chiasm__V1__SaveRequest_Closure)
                  (const Chiasm__V1__SaveRequest *message,
@@ -1257,7 +1267,7 @@ extern const ProtobufCMessageDescriptor chiasm__v1__update_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__update_reply__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__abandon_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__abandon_reply__descriptor;
-extern const ProtobufCMessageDescriptor chiasm__v1__shard_file__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__saved_shard__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__save_reply__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__fetch_request__descriptor;
