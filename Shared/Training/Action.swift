@@ -21,3 +21,21 @@ public struct Action: Sendable, Hashable {
     self.chunk = chunk
   }
 }
+
+extension Action.Kind {
+  /// As the papers draw it: F, B, or of a backward in two parts B and W.
+  public var letter: String {
+    switch self {
+    case .forward: "F"
+    case .backward, .backwardInput: "B"
+    case .backwardWeight: "W"
+    }
+  }
+}
+
+extension Action: CustomStringConvertible {
+  /// "F3", or "F3/1" of the second slice.
+  public var description: String {
+    chunk == 0 ? "\(kind.letter)\(microBatch)" : "\(kind.letter)\(microBatch)/\(chunk)"
+  }
+}
