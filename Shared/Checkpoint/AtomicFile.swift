@@ -29,12 +29,8 @@ final class AtomicFile: Sendable {
     let number = AtomicFile.serial.add(1, ordering: .relaxed).newValue
     temporaryPath = "\(folder).\(parts.last ?? "").\(getpid()).\(number).tmp"
 
-    var space = statvfs()
-    if statvfs(folder.isEmpty ? "." : folder, &space) == 0 {
-      let free = UInt64(space.f_bavail).multipliedReportingOverflow(by: UInt64(space.f_frsize))
-      guard free.overflow || UInt64(byteCount) <= free.partialValue else {
-        throw CheckpointError.diskFull(file: path, byteCount: byteCount)
-      }
+    if let free = freeBytes(in: folder.isEmpty ? "." : folder), byteCount > free {
+      throw CheckpointError.diskFull(file: path, byteCount: byteCount)
     }
     descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
     guard descriptor >= 0 else {
@@ -67,24 +63,16 @@ final class AtomicFile: Sendable {
         : CheckpointError.unwritable(file: path, reason: systemReason())
     }
     isCommitted.store(true, ordering: .relaxed)
-    flushFolder()
+    flushFolder(parentFolder(of: path))
   }
 
   /// Writes a whole small file.
+  ///
+  /// - Throws: what ``init(path:byteCount:)`` and ``commit()`` throw.
   static func write(_ bytes: [UInt8], to path: String) throws {
     let file = try AtomicFile(path: path, byteCount: bytes.count)
     try bytes.withUnsafeBytes { try file.write($0, at: 0) }
     try file.commit()
-  }
-
-  /// A rename is on disk when its folder is.
-  private func flushFolder() {
-    let parts = path.split(separator: "/", omittingEmptySubsequences: false)
-    let folder = parts.count > 1 ? parts.dropLast().joined(separator: "/") + "/" : "."
-    let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { return }
-    fsync(descriptor)
-    close(descriptor)
   }
 }
 
@@ -108,4 +96,5 @@ func writeFully(
   }
 }
 
-private func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT || code == EFBIG }
+/// Whether an error code says that no more can be written.
+func isFull(_ code: Int32) -> Bool { code == ENOSPC || code == EDQUOT || code == EFBIG }

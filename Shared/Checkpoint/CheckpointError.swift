@@ -54,6 +54,24 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
   case incompleteTensor(file: String, tensor: String, written: Int, expected: Int)
   case folderInUse(folder: String, file: String)
 
+  // Checkpoints of a training run.
+  case noRoom(folder: String, needed: Int, free: Int)
+  /// Another process writes the same checkpoint.
+  case beingWritten(folder: String)
+  case damaged(file: String, expected: String, found: String)
+  case unexpectedTensor(file: String, tensor: String, expected: String, found: String)
+  case missingState(folder: String, parameter: String, state: String)
+
+  // PyTorch's archives.
+  case invalidArchive(file: String, reason: String)
+  case invalidPickle(file: String, offset: Int, reason: String)
+  case forbiddenGlobal(file: String, name: String)
+  case unsupportedPickle(file: String, offset: Int, what: String)
+  case invalidTorchTensor(file: String, tensor: String, reason: String)
+
+  // Putting parts together.
+  case unsuitablePart(file: String, reason: String)
+
   public var description: String {
     switch self {
     case .missingFolder(let path):
@@ -120,8 +138,8 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
       """
     case .noWeights(let folder):
       """
-      \(folder) has neither model.safetensors nor model.safetensors.index.json; convert weights of \
-      another format to safetensors
+      \(folder) has neither model.safetensors nor pytorch_model.bin, nor an index of shards; convert \
+      weights of another format to safetensors
       """
     case .missingIndex(let folder):
       "\(folder) has shards of weights but no model.safetensors.index.json to say what is where"
@@ -159,6 +177,40 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
       "\(file): \(written) of the \(expected) bytes of \(quoted(tensor)) were written"
     case .folderInUse(let folder, let file):
       "\(folder) already holds \(file); write a new model to a folder of its own"
+    case .noRoom(let folder, let needed, let free):
+      """
+      \(folder): a checkpoint takes about \(needed) bytes there, and \(free) are free; free space, \
+      lower --save-total-limit, or give another --output
+      """
+    case .beingWritten(let folder):
+      "\(folder) is being written by another process; give every run an output of its own"
+    case .damaged(let file, let expected, let found):
+      "\(file) is damaged: \(found), the manifest says \(expected)"
+    case .unexpectedTensor(let file, let tensor, let expected, let found):
+      "\(file): \(quoted(tensor)) was written as \(found), the checkpoint needs \(expected)"
+    case .missingState(let folder, let parameter, let state):
+      """
+      \(folder) has no \(state) of \(quoted(parameter)); it was written by a run that did not \
+      train it: freeze it again, or start a new run from this folder
+      """
+    case .invalidArchive(let file, let reason):
+      "\(file) is damaged or no PyTorch archive: \(reason)"
+    case .invalidPickle(let file, let offset, let reason):
+      "\(file): its pickle is damaged at byte \(offset): \(reason)"
+    case .forbiddenGlobal(let file, let name):
+      """
+      \(file) refers to \(quoted(name)), which tensors do not need; nothing of it was run. Save \
+      the state dictionary alone, or as safetensors
+      """
+    case .unsupportedPickle(let file, let offset, let what):
+      """
+      \(file): \(what) at byte \(offset) of its pickle is none of what state dictionaries are \
+      made of; save the state dictionary alone, or as safetensors
+      """
+    case .invalidTorchTensor(let file, let tensor, let reason):
+      "\(file): tensor \(quoted(tensor)) \(reason)"
+    case .unsuitablePart(let file, let reason):
+      "\(file): \(reason)"
     }
   }
 }

@@ -1,8 +1,9 @@
 import Synchronization
 import Tensors
 
-/// The weights in a model folder: `model.safetensors`, or shards with
-/// `model.safetensors.index.json`.
+/// The weights in a model folder, in one file or in shards with an index that says what is where:
+/// safetensors (`model.safetensors`, `model.safetensors.index.json`) or, where there are none,
+/// PyTorch's archives (`pytorch_model.bin`, `pytorch_model.bin.index.json`).
 ///
 /// A shard is opened when one of its tensors is asked for, so that a process which holds a slice
 /// of a model needs, and maps, only the shards of that slice.
@@ -10,32 +11,69 @@ public final class CheckpointReader: Sendable {
   public let folder: String
   /// The shard of every tensor, by name.
   private let shardNames: [String: String]
-  private let shards: Mutex<[String: SafetensorsFile]>
+  private let shards: Mutex<[String: any TensorFile]>
 
-  private static let singleName = "model.safetensors"
   static let indexName = "model.safetensors.index.json"
   private static let maximumIndexBytes = 64 << 20
 
-  /// - Throws: ``CheckpointError`` when the folder is missing, holds no safetensors weights, or
-  ///   its single file's header or its index is not valid.
-  public init(folder: String) throws {
+  /// The names that a format's files have.
+  private struct Naming {
+    var single: String
+    var index: String
+    var suffix: String
+  }
+
+  private static let namings = [
+    Naming(single: "model.safetensors", index: indexName, suffix: ".safetensors"),
+    Naming(
+      single: "pytorch_model.bin", index: "pytorch_model.bin.index.json", suffix: ".bin"),
+  ]
+
+  /// - Throws: ``CheckpointError`` when the folder is missing, holds no weights, or its single
+  ///   file or its index is not valid.
+  public convenience init(folder: String) throws {
     try requireFolder(folder)
-    self.folder = folder
-    let single = "\(folder)/\(CheckpointReader.singleName)"
-    let index = "\(folder)/\(CheckpointReader.indexName)"
-    if fileExists(single) {
-      let file = try SafetensorsFile(path: single)
-      shardNames = Dictionary(
-        uniqueKeysWithValues: file.names.map { ($0, CheckpointReader.singleName) })
-      shards = Mutex([CheckpointReader.singleName: file])
-    } else if fileExists(index) {
-      shardNames = try CheckpointReader.readIndex(index)
-      shards = Mutex([:])
-    } else if folderEntries(folder).contains(where: { $0.hasSuffix(".safetensors") }) {
-      throw CheckpointError.missingIndex(folder: folder)
-    } else {
-      throw CheckpointError.noWeights(folder: folder)
+    for naming in CheckpointReader.namings {
+      if fileExists("\(folder)/\(naming.single)") {
+        try self.init(folder: folder, single: naming.single)
+        return
+      }
+      if fileExists("\(folder)/\(naming.index)") {
+        try self.init(folder: folder, index: naming.index, suffix: naming.suffix)
+        return
+      }
     }
+    if folderEntries(folder).contains(where: { $0.hasSuffix(".safetensors") }) {
+      throw CheckpointError.missingIndex(folder: folder)
+    }
+    throw CheckpointError.noWeights(folder: folder)
+  }
+
+  /// The tensors of a single file: safetensors by its name, else one of PyTorch's archives.
+  ///
+  /// - Throws: ``CheckpointError`` when the file is missing or not valid.
+  public convenience init(file path: String) throws {
+    let name = path.split(separator: "/", omittingEmptySubsequences: false).last.map { String($0) }
+    try self.init(folder: parentFolder(of: path), single: name ?? path)
+  }
+
+  private init(folder: String, single name: String) throws {
+    self.folder = folder
+    let file = try CheckpointReader.open("\(folder)/\(name)")
+    shardNames = Dictionary(file.names.map { ($0, name) }) { first, _ in first }
+    shards = Mutex([name: file])
+  }
+
+  /// The tensors that an index spreads over files of its folder.
+  init(folder: String, index: String, suffix: String = ".safetensors") throws {
+    self.folder = folder
+    shardNames = try CheckpointReader.readIndex("\(folder)/\(index)", suffix: suffix)
+    shards = Mutex([:])
+  }
+
+  private static func open(_ path: String) throws -> any TensorFile {
+    path.hasSuffix(".safetensors")
+      ? try SafetensorsFile(path: path) : try TorchFile(path: path)
   }
 
   /// Names of the tensors, sorted.
@@ -43,14 +81,16 @@ public final class CheckpointReader: Sendable {
 
   public func contains(_ name: String) -> Bool { shardNames[name] != nil }
 
-  /// A tensor of any type that ``ScalarType`` has, over the mapped shard.
+  /// A tensor of any type that ``ScalarType`` has, over the mapped shard where its bytes can be
+  /// used as they lie there.
   ///
   /// - Throws: ``CheckpointError`` when there is no such tensor or its shard is not valid.
   public func tensor(_ name: String) throws -> Tensor {
-    try shard(of: name, neededFor: nil).tensor(name)
+    try shard(of: name, neededFor: nil).tensor(name, neededFor: nil)
   }
 
-  /// A weight of a shape and of type float32 or bfloat16, over the mapped shard.
+  /// A weight of a shape and of type float32 or bfloat16, over the mapped shard where its bytes
+  /// can be used as they lie there.
   ///
   /// - Parameter neededFor: who asks, such as "this stage holds vision layers 0–8".
   /// - Throws: ``CheckpointError`` when there is no such tensor, it is of another shape or
@@ -77,15 +117,15 @@ public final class CheckpointReader: Sendable {
     }
   }
 
-  private func shard(of name: String, neededFor: String?) throws -> SafetensorsFile {
+  private func shard(of name: String, neededFor: String?) throws -> any TensorFile {
     guard let shard = shardNames[name] else {
       throw CheckpointError.missingTensor(file: folder, tensor: name, neededFor: neededFor)
     }
     return try shards.withLock { shards in
       if let file = shards[shard] { return file }
-      let file: SafetensorsFile
+      let file: any TensorFile
       do {
-        file = try SafetensorsFile(path: "\(folder)/\(shard)")
+        file = try CheckpointReader.open("\(folder)/\(shard)")
       } catch CheckpointError.missingFile(let path) {
         throw CheckpointError.missingShard(file: path, tensor: name, neededFor: neededFor)
       }
@@ -99,8 +139,13 @@ public final class CheckpointReader: Sendable {
     }
   }
 
+  /// The file that an index, or a single file's header, gives for a tensor, within the folder.
+  func fileName(of name: String) -> String? { shardNames[name] }
+
   /// The map from names to shards.
-  private static func readIndex(_ path: String) throws -> [String: String] {
+  private static func readIndex(
+    _ path: String, suffix: String
+  ) throws -> [String: String] {
     var shardNames: [String: String]?
     let bytes = try readFile(path, limit: maximumIndexBytes)
     try bytes.withUnsafeBytes { bytes in
@@ -110,7 +155,7 @@ public final class CheckpointReader: Sendable {
         var names: [String: String] = [:]
         try scanner.object { scanner, tensor in
           let shard = try scanner.string()
-          guard isShardName(shard) else {
+          guard isShardName(shard, suffix) else {
             throw CheckpointError.invalidShardName(file: path, tensor: tensor, shard: shard)
           }
           names[tensor] = shard
@@ -125,8 +170,8 @@ public final class CheckpointReader: Sendable {
     return shardNames
   }
 
-  private static func isShardName(_ name: String) -> Bool {
-    name.hasSuffix(".safetensors") && name.utf8.count <= 255 && !name.hasPrefix(".")
+  private static func isShardName(_ name: String, _ suffix: String) -> Bool {
+    name.hasSuffix(suffix) && name.utf8.count <= 255 && !name.hasPrefix(".")
       && !name.utf8.contains { $0 == UInt8(ascii: "/") || $0 == UInt8(ascii: "\\") || $0 == 0 }
   }
 }

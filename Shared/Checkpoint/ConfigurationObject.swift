@@ -88,6 +88,29 @@ struct ConfigurationObject {
     }
   }
 
+  func objects(_ key: String, limit: Int) throws -> [ConfigurationObject] {
+    guard let value = value(key) else { return try missing(key) }
+    guard case .array(let elements) = value, elements.count <= limit else {
+      throw wrongType(key, "a list of at most \(limit) objects")
+    }
+    return try elements.enumerated().map { index, element in
+      guard case .object(let members) = element else {
+        throw wrongType(key, "a list of at most \(limit) objects")
+      }
+      return ConfigurationObject(members, path: "\(path)\(key)[\(index)].", file: file)
+    }
+  }
+
+  /// All members, which are strings.
+  func allStrings(limit: Int) throws -> [String: String] {
+    guard members.count <= limit else {
+      throw invalid("the whole", "\(members.count) members", "\(limit) at most")
+    }
+    var strings: [String: String] = [:]
+    for key in members.keys { strings[key] = try string(key) }
+    return strings
+  }
+
   func numbers(_ key: String, count: Int) throws -> [Double]? {
     guard let value = value(key) else { return nil }
     guard case .array(let elements) = value, elements.count == count else {

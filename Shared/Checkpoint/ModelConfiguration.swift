@@ -55,9 +55,14 @@ public struct ModelConfiguration: Sendable, Equatable {
   ///   configuration, or describes a model that Chiasm does not run.
   public static func load(folder: String) throws -> ModelConfiguration {
     try requireFolder(folder)
-    let path = "\(folder)/config.json"
-    return try ModelConfiguration(
-      readFile(path, limit: Limits.configurationBytes), file: path)
+    return try load(file: "\(folder)/config.json")
+  }
+
+  /// Reads a configuration that lies apart from a model.
+  ///
+  /// - Throws: ``CheckpointError``, naming the file and the key.
+  public static func load(file: String) throws -> ModelConfiguration {
+    try ModelConfiguration(readFile(file, limit: Limits.configurationBytes), file: file)
   }
 
   /// A configuration of a new model, held to the same checks as one that is read.

@@ -2,17 +2,12 @@ import Dispatch
 import Synchronization
 import Tensors
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
-
 /// Model folders with random weights, for tests and for measuring speed.
 ///
 /// The weights depend on seed, name and place alone: the same on every machine, for every number
 /// of threads and shards. Linear weights, biases and embeddings have standard deviation 0.02,
 /// normalization weights are 1, layer scales 0.1, so that activations stay finite at any depth.
+/// A model that is to be trained has no biases at first, and the layer scales of its configuration.
 public enum RandomModel {
   private static let tokenizerFiles = [
     "tokenizer.model", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json",
@@ -37,10 +32,12 @@ public enum RandomModel {
   ///   - folder: made if it does not exist; must hold no model yet.
   ///   - shardBytes: about how large a file of weights may be.
   ///   - tokenizerFolder: nil for a model without a tokenizer.
+  ///   - trained: whether the model is a start for training.
   /// - Throws: ``CheckpointError``.
   public static func write(
     _ configuration: ModelConfiguration, seed: UInt64, scalarType: ScalarType = .bfloat16,
-    to folder: String, shardBytes: Int = 2 << 30, tokenizerFolder: String?
+    to folder: String, shardBytes: Int = 2 << 30, tokenizerFolder: String?,
+    forTraining trained: Bool = false
   ) throws {
     precondition(scalarType == .float32 || scalarType == .bfloat16)
     try prepare(folder)
@@ -51,7 +48,11 @@ public enum RandomModel {
     for shard in plan.shards {
       let writer = try SafetensorsWriter(
         path: "\(folder)/\(shard.fileName)", entries: shard.entries)
-      for entry in shard.entries { try write(entry, seed, to: writer) }
+      for entry in shard.entries {
+        let start = trained ? configuration.vision.initializerFactor : nil
+        try write(
+          entry, RandomValues(name: entry.name, seed: seed, start: start), to: writer)
+      }
       try writer.commit()
     }
     try plan.writeIndex(to: folder)
@@ -64,14 +65,7 @@ public enum RandomModel {
   }
 
   private static func prepare(_ folder: String) throws {
-    var path = ""
-    for part in folder.split(separator: "/", omittingEmptySubsequences: false) {
-      path += path.isEmpty && !part.isEmpty && !folder.hasPrefix("/") ? "\(part)" : "/\(part)"
-      if !part.isEmpty, mkdir(path, 0o755) != 0, errno != EEXIST {
-        throw CheckpointError.unwritable(file: folder, reason: systemReason())
-      }
-    }
-    try requireFolder(folder)
+    try makeFolders(folder)
     let file = folderEntries(folder).first {
       $0.hasSuffix(".safetensors") || $0 == "config.json" || $0 == CheckpointReader.indexName
     }
@@ -88,9 +82,8 @@ public enum RandomModel {
   }
 
   private static func write(
-    _ entry: SafetensorsWriter.Entry, _ seed: UInt64, to writer: SafetensorsWriter
+    _ entry: SafetensorsWriter.Entry, _ values: RandomValues, to writer: SafetensorsWriter
   ) throws {
-    let values = RandomValues(name: entry.name, seed: seed)
     let count = entry.shape.reduce(1, *)
     let chunk = 1 << 20
     let failure = Mutex<(any Error)?>(nil)

@@ -5,14 +5,22 @@ struct RandomValues: Sendable {
   private let key: UInt64
   private let constant: Float?
 
-  init(name: String, seed: UInt64) {
+  /// - Parameter start: nil: every weight counts; else as a model starts that is to be trained,
+  ///   with biases of zero and layer scales of `start`.
+  init(name: String, seed: UInt64, start: Float? = nil) {
     // FNV-1a tells tensors apart; the mix spreads neighbouring seeds.
     var hash: UInt64 = 0xCBF2_9CE4_8422_2325
     for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
     key = RandomValues.mix(hash ^ RandomValues.mix(seed))
     let isNorm = ["norm.weight", "norm1.weight", "norm2.weight", "mlp1.0.weight"]
       .contains { name.hasSuffix($0) }
-    constant = isNorm ? 1 : name.hasSuffix(".ls1") || name.hasSuffix(".ls2") ? 0.1 : nil
+    if isNorm {
+      constant = 1
+    } else if name.hasSuffix(".ls1") || name.hasSuffix(".ls2") {
+      constant = start ?? 0.1
+    } else {
+      constant = start != nil && name.hasSuffix(".bias") ? 0 : nil
+    }
   }
 
   /// Fills a float32 or bfloat16 tensor with the elements from `start` on.

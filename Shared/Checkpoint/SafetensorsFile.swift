@@ -45,6 +45,15 @@ public final class SafetensorsFile: Sendable {
   /// The shape of a tensor, from the header alone.
   public func shape(_ name: String) -> [Int]? { header.entries[name]?.shape }
 
+  /// A tensor's type and shape, from the header alone; nil also for types that ``ScalarType``
+  /// does not have.
+  func entry(_ name: String) -> SafetensorsWriter.Entry? {
+    guard let entry = header.entries[name],
+      let type = ScalarType(safetensorsName: entry.scalarType)
+    else { return nil }
+    return SafetensorsWriter.Entry(name, type, entry.shape)
+  }
+
   /// Bytes of all tensors together.
   public var dataByteCount: Int { file.byteCount - header.dataOffset }
 

@@ -39,6 +39,8 @@ public final class SafetensorsWriter: Sendable {
   }
 
   public let path: String
+  /// Bytes of the whole file.
+  public let byteCount: Int
   private let file: AtomicFile
   private let places: [String: Place]
   private let writtenBytes = Mutex<[String: Int]>([:])
@@ -94,6 +96,7 @@ public final class SafetensorsWriter: Sendable {
       offset += entry.byteCount
     }
     self.places = places
+    byteCount = offset
     file = try AtomicFile(path: path, byteCount: offset)
     let length = withUnsafeBytes(of: UInt64(header.count).littleEndian) { Array($0) }
     try (length + header).withUnsafeBytes { try file.write($0, at: 0) }

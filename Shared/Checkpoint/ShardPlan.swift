@@ -13,6 +13,16 @@ public struct ShardPlan: Sendable {
   /// Fills shard after shard, each with as many of the next tensors as `shardBytes` hold, and
   /// with one at least.
   public init(_ entries: [SafetensorsWriter.Entry], shardBytes: Int) {
+    let groups = ShardPlan.groups(entries, shardBytes: shardBytes)
+    shards = groups.enumerated().map { index, entries in
+      Shard(
+        fileName: ShardPlan.fileName("model", index, of: groups.count), entries: entries)
+    }
+  }
+
+  static func groups(
+    _ entries: [SafetensorsWriter.Entry], shardBytes: Int
+  ) -> [[SafetensorsWriter.Entry]] {
     var groups: [[SafetensorsWriter.Entry]] = []
     var room = 0
     for entry in entries {
@@ -23,13 +33,13 @@ public struct ShardPlan: Sendable {
       groups[groups.count - 1].append(entry)
       room -= entry.byteCount
     }
-    shards = groups.enumerated().map { index, entries in
-      let name =
-        groups.count == 1
-        ? "model.safetensors"
-        : "model-\(padded(index + 1))-of-\(padded(groups.count)).safetensors"
-      return Shard(fileName: name, entries: entries)
-    }
+    return groups
+  }
+
+  /// - Parameter index: counted from 0.
+  static func fileName(_ kind: String, _ index: Int, of count: Int) -> String {
+    count == 1
+      ? "\(kind).safetensors" : "\(kind)-\(padded(index + 1))-of-\(padded(count)).safetensors"
   }
 
   /// Writes `model.safetensors.index.json`, if there is more than one shard. Written last, it
@@ -38,16 +48,22 @@ public struct ShardPlan: Sendable {
   /// - Throws: ``CheckpointError`` when the file cannot be written.
   public func writeIndex(to folder: String) throws {
     guard shards.count > 1 else { return }
-    let map = shards.flatMap { shard in
-      shard.entries.map { ($0.name, JSONValue.string(shard.fileName)) }
+    try ShardPlan.writeIndex(
+      shards.map { ($0.fileName, $0.entries) }, to: "\(folder)/\(CheckpointReader.indexName)")
+  }
+
+  static func writeIndex(
+    _ files: [(name: String, entries: [SafetensorsWriter.Entry])], to path: String
+  ) throws {
+    let map = files.flatMap { file in
+      file.entries.map { ($0.name, JSONValue.string(file.name)) }
     }
-    let total = shards.reduce(0) { $0 + $1.byteCount }
+    let total = files.reduce(0) { $0 + $1.entries.reduce(0) { $0 + $1.byteCount } }
     let index = JSONValue.object([
       ("metadata", .object([("total_size", .integer(total))])),
       ("weight_map", .object(map.sorted { $0.0 < $1.0 })),
     ])
-    try AtomicFile.write(
-      Array(index.text.utf8), to: "\(folder)/\(CheckpointReader.indexName)")
+    try AtomicFile.write(Array(index.text.utf8), to: path)
   }
 }
 

@@ -1,0 +1,27 @@
+import Tensors
+
+/// A file of named tensors, in one of the formats that checkpoints come in.
+protocol TensorFile: Sendable {
+  var path: String { get }
+  /// Names of the tensors, sorted.
+  var names: [String] { get }
+
+  /// A tensor of any type that ``ScalarType`` has.
+  func tensor(_ name: String, neededFor: String?) throws -> Tensor
+
+  /// Checks without reading data that a weight is there in its shape, as float32, bfloat16 or a
+  /// type that becomes one of them.
+  func requireWeight(_ name: String, shape: [Int], neededFor: String) throws
+}
+
+extension TensorFile {
+  /// A weight of a shape and of type float32 or bfloat16.
+  ///
+  /// - Throws: ``CheckpointError``.
+  func tensor(_ name: String, shape: [Int], neededFor: String) throws -> Tensor {
+    try requireWeight(name, shape: shape, neededFor: neededFor)
+    return try tensor(name, neededFor: neededFor)
+  }
+}
+
+extension SafetensorsFile: TensorFile {}
