@@ -1,0 +1,105 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#else
+  import Foundation
+#endif
+
+/// The learning rate of each update, as transformers 4.37.2 has it (`optimization.py`:
+/// `get_cosine_schedule_with_warmup`, `get_linear_schedule_with_warmup`,
+/// `get_constant_schedule_with_warmup`).
+///
+/// It rises linearly from 0 over the warm-up: update s, counted from 0, takes `value(at: s)`, so
+/// that with a warm-up the first update changes nothing. Then it falls along half a cosine or a
+/// line to 0 at the last step, or stays.
+public struct LearningRate: Sendable, Equatable {
+  public var schedule: LearningRateSchedule
+  public var peak: Double
+  public var warmupSteps: Int
+  public var totalSteps: Int
+
+  public init(_ schedule: LearningRateSchedule, peak: Double, warmupSteps: Int, totalSteps: Int) {
+    self.schedule = schedule
+    self.peak = peak
+    self.warmupSteps = warmupSteps
+    self.totalSteps = totalSteps
+  }
+
+  /// Warm-up steps as given, if any, else ⌈ratio · steps⌉ (`TrainingArguments.get_warmup_steps`).
+  public init(_ configuration: TrainingConfiguration, totalSteps: Int) {
+    let given = configuration.warmupSteps ?? 0
+    self.init(
+      configuration.learningRateSchedule, peak: configuration.learningRate,
+      warmupSteps: given > 0
+        ? given : LearningRate.warmupSteps(ratio: configuration.warmupRatio, of: totalSteps),
+      totalSteps: totalSteps)
+  }
+
+  /// ⌈ratio · steps⌉.
+  public static func warmupSteps(ratio: Double, of totalSteps: Int) -> Int {
+    Int((ratio * Double(totalSteps)).rounded(.up))
+  }
+
+  /// What update `step`, counted from 0, uses. Hugging Face's log shows at step n the value of
+  /// update n, which is the one after.
+  public func value(at step: Int) -> Double {
+    peak * factor(at: step)
+  }
+
+  private func factor(at step: Int) -> Double {
+    if step < warmupSteps { return Double(step) / Double(max(1, warmupSteps)) }
+    let rest = Double(max(1, totalSteps - warmupSteps))
+    switch schedule {
+    case .cosine:
+      let progress = Double(step - warmupSteps) / rest
+      // The order of the products is the reference's, half a cycle being 0.5.
+      return max(0, 0.5 * (1 + cos(Double.pi * 0.5 * 2 * progress)))
+    case .linear:
+      return max(0, Double(totalSteps - step) / rest)
+    case .constant:
+      return 1
+    }
+  }
+}
+
+/// How many steps a run makes, as the Trainer of transformers 4.37.2 counts.
+///
+/// Micro-batches of an epoch: ⌈samples / micro-batch⌉, the last one perhaps smaller. Steps of an
+/// epoch: as many whole global batches as these make, but 1 at least. What is left over makes no
+/// step. Steps in all: ⌈epochs · steps of an epoch⌉, or `maxSteps`.
+public struct TrainingLength: Sendable, Equatable {
+  public let samples: Int
+  public let microBatchesPerStep: Int
+  public let stepsPerEpoch: Int
+  public let totalSteps: Int
+
+  public init(
+    samples: Int, globalBatchSize: Int, microBatchSize: Int = 1, epochs: Double,
+    maxSteps: Int? = nil
+  ) {
+    self.samples = samples
+    let micro = max(1, microBatchSize)
+    microBatchesPerStep = max(1, globalBatchSize / micro)
+    let microBatches = samples / micro + (samples % micro > 0 ? 1 : 0)
+    stepsPerEpoch = max(1, microBatches / microBatchesPerStep)
+    if let maxSteps, maxSteps > 0 {
+      totalSteps = maxSteps
+    } else {
+      let steps = (epochs * Double(stepsPerEpoch)).rounded(.up)
+      totalSteps = Int(exactly: steps) ?? Int.max
+    }
+  }
+
+  public init(samples: Int, _ configuration: TrainingConfiguration) {
+    self.init(
+      samples: samples, globalBatchSize: configuration.globalBatchSize,
+      microBatchSize: configuration.microBatchSize, epochs: configuration.epochs,
+      maxSteps: configuration.maxSteps)
+  }
+
+  /// The `epoch` of the log after `step` updates: a fraction, to two places in Hugging Face's.
+  public func epoch(after step: Int) -> Double {
+    Double(step) / Double(stepsPerEpoch)
+  }
+}

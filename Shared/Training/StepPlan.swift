@@ -1,0 +1,100 @@
+/// The micro-batches of one step, with labels shifted and losses weighted.
+public struct StepPlan: Sendable, Equatable {
+  /// A sample as the data has it.
+  public struct Sample: Sendable, Equatable {
+    public var key: UInt64
+    public var ids: [Int32]
+    /// For each token itself where it is learnt, else −100; not shifted.
+    public var labels: [Int32]
+    public var tiles: Int
+
+    public init(key: UInt64, ids: [Int32], labels: [Int32], tiles: Int) {
+      self.key = key
+      self.ids = ids
+      self.labels = labels
+      self.tiles = tiles
+    }
+  }
+
+  /// A label that is not learnt.
+  public static let ignored: Int32 = -100
+
+  public let microBatches: [MicroBatch]
+  /// Rows of each micro-batch whose loss counts.
+  public let labelledRows: [Int]
+
+  /// Row t of a sample predicts the label of token t + 1; the last predicts nothing.
+  ///
+  /// Weighted by tokens, every labelled row of the step counts 1/N, N being their number. Weighted
+  /// by micro-batch, a labelled row of micro-batch i counts 1/(Nᵢ·M): M all micro-batches, one
+  /// without labels adding a loss of 0 where the reference would add NaN.
+  ///
+  /// - Parameters:
+  ///   - batch: the samples of each micro-batch.
+  ///   - paddedTo: fills every sample with id 0 up to so many tokens; nil: nothing is padded.
+  /// - Throws: ``TrainingError/labelsDoNotFit(key:ids:labels:)``,
+  ///   ``TrainingError/sampleTooLong(key:tokens:limit:)`` of a sample longer than `paddedTo`.
+  public init(_ batch: [[Sample]], weighting: LossWeighting, paddedTo: Int? = nil) throws {
+    var microBatches: [MicroBatch] = []
+    var rows: [Int] = []
+    for samples in batch {
+      var microBatch = MicroBatch(samples: [])
+      for sample in samples {
+        guard sample.labels.count == sample.ids.count else {
+          throw TrainingError.labelsDoNotFit(
+            key: sample.key, ids: sample.ids.count, labels: sample.labels.count)
+        }
+        var length = sample.ids.count
+        microBatch.ids += sample.ids
+        microBatch.labels += sample.labels.dropFirst()
+        if length > 0 { microBatch.labels.append(StepPlan.ignored) }
+        if let paddedTo {
+          guard length <= paddedTo else {
+            throw TrainingError.sampleTooLong(key: sample.key, tokens: length, limit: paddedTo)
+          }
+          microBatch.ids += Array(repeating: 0, count: paddedTo - length)
+          microBatch.labels += Array(repeating: StepPlan.ignored, count: paddedTo - length)
+          length = paddedTo
+        }
+        microBatch.samples.append(
+          MicroBatch.Sample(key: sample.key, tokens: length, tiles: sample.tiles))
+      }
+      rows.append(microBatch.labels.reduce(0) { $0 + ($1 == StepPlan.ignored ? 0 : 1) })
+      microBatches.append(microBatch)
+    }
+    let all = rows.reduce(0, +)
+    for index in microBatches.indices where rows[index] > 0 {
+      switch weighting {
+      case .tokens:
+        microBatches[index].lossScale = 1 / Double(all)
+      case .microBatch:
+        microBatches[index].lossScale = 1 / (Double(rows[index]) * Double(microBatches.count))
+      }
+    }
+    self.microBatches = microBatches
+    labelledRows = rows
+  }
+
+  /// Samples of a step, in order, `size` to a micro-batch.
+  public static func cut<Element>(_ samples: [Element], microBatchSize size: Int) -> [[Element]] {
+    let size = max(1, size)
+    return stride(from: 0, to: samples.count, by: size).map {
+      Array(samples[$0..<min($0 + size, samples.count)])
+    }
+  }
+
+  public var tokens: Int { microBatches.reduce(0) { $0 + $1.rows } }
+  public var tiles: Int { microBatches.reduce(0) { $0 + $1.tiles } }
+  public var samples: Int { microBatches.reduce(0) { $0 + $1.samples.count } }
+  public var labelledTokens: Int { labelledRows.reduce(0, +) }
+
+  /// Micro-batches that skip vision and projector.
+  public var withoutPictures: Set<Int> {
+    Set(microBatches.indices.filter { microBatches[$0].tiles == 0 })
+  }
+
+  /// The step's loss, from each micro-batch's sum over its labelled rows, added up in their order.
+  public func loss(sums: [Double]) -> Double {
+    zip(microBatches, sums).reduce(0) { $0 + $1.1 * $1.0.lossScale }
+  }
+}
