@@ -18,6 +18,12 @@ CK_INLINE float exponentials(float *x, size_t count, float offset) {
   return sum16(sums);
 }
 
+static float greatest_of(const float *x, size_t count) { return greatest(x, count); }
+
+static float exponentials_of(float *x, size_t count, float offset) {
+  return exponentials(x, count, offset);
+}
+
 static void softmax(float *x, size_t count, float factor) {
   scale(x, count, factor);
   scale(x, count, 1.0f / exponentials(x, count, greatest(x, count)));

@@ -1,5 +1,6 @@
 #include "CKernels.h"
 #include "paths.h"
+#include "philox.h"
 
 const ck_kernels *ck_kernels_for(ck_path path) {
   switch (path) {
@@ -17,6 +18,16 @@ const ck_kernels *ck_kernels_for(ck_path path) {
     default:
       return NULL;
   }
+}
+
+void ck_philox(uint64_t seed, uint64_t stream, uint64_t element, uint32_t *words) {
+  philox(seed, stream, element, words);
+}
+
+float ck_uniform(uint64_t seed, uint64_t stream, uint64_t element) {
+  uint32_t words[4];
+  philox(seed, stream, element, words);
+  return uniform(words[0]);
 }
 
 const ck_kernels *ck_kernels_best(void) {

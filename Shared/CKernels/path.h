@@ -18,6 +18,8 @@
 #include "linear.h"
 #include "rows.h"
 #include "attention.h"
+#include "philox.h"
+#include "gradients.h"
 
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
@@ -34,4 +36,19 @@ const ck_kernels CK_TABLE = {
     .softmax = softmax,
     .attend_block = attend_block,
     .exponential = exponential,
+    .greatest = greatest_of,
+    .exponentials = exponentials_of,
+    .rms_norm_gradient = rms_norm_gradient,
+    .layer_norm_gradient = layer_norm_gradient,
+    .gelu_gradient = gelu_gradient,
+    .silu_multiply_gradient = silu_multiply_gradient,
+    .add_scaled_by = add_scaled_by,
+    .add_scaled_gradient = add_scaled_gradient,
+    .rotate_back = rotate_back,
+    .add_rows = add_rows,
+    .dot = dot,
+    .softmax_gradient = softmax_gradient,
+    .adamw = adamw,
+    .sum_of_squares = sum_of_squares,
+    .dropout = dropout,
 };

@@ -9,6 +9,11 @@ public enum Devices {
     try makeCPU(name, threads: threads)
   }
 
+  /// Makes the device `name` for training; everything else as ``make(_:threads:)`` does.
+  public static func makeTraining(_ name: String, threads: Int) throws -> any TrainingDevice {
+    try makeCPU(name, threads: threads)
+  }
+
   private static func makeCPU(_ name: String, threads: Int) throws -> CPUDevice {
     switch DeviceName(name) {
     case .cpu: return try CPUDevice(threads: threads)

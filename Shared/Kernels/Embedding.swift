@@ -36,4 +36,29 @@ enum Embedding {
       }
     }
   }
+
+  /// dTable: row `ids[t]` += dY row t, in order of t. A negative id is passed over.
+  static func gradient(dY: Tensor, ids: [Int32], into dTable: Tensor, on device: CPUDevice) throws {
+    try dTable.requireRows(nil, "the gradient of the embedding table")
+    let (rows, width) = (dTable.shape[0], dTable.shape[1])
+    try dY.requireRows(width, "the gradient of embedded tokens")
+    try dY.require(shape: [ids.count, width], "the gradient of embedded tokens")
+    for id in ids where Int(id) >= rows {
+      throw KernelError.tokenOutOfRange(id: Int(id), rows: rows)
+    }
+    guard width > 0, !ids.isEmpty else { return }
+
+    // A token may come more than once: the columns are shared out, not the rows.
+    let columns = 128
+    let (from, into) = (dY.floatBase, dTable.floatBase)
+    device.parallel(tiles: (width + columns - 1) / columns, cost: columns * ids.count) { tile, _ in
+      let first = tile * columns
+      let count = min(columns, width - first)
+      for (row, id) in ids.enumerated() where id >= 0 {
+        device.kernels.add_scaled(
+          from + row * width + first, nil, count, into + Int(id) * width + first)
+      }
+    }
+    withExtendedLifetime((dY, dTable)) {}
+  }
 }

@@ -6,6 +6,8 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
   case positionOutOfRange(position: Int, rows: Int)
   /// A sequence's rows are not among those of the batch.
   case spanOutOfRange(rows: Range<Int>, batch: Int)
+  /// Two sequences of a batch claim the same row; `end` is where the first one ends.
+  case sequencesOverlap(rows: Range<Int>, end: Int)
   /// A sequence's cache blocks do not reach its last position.
   case cacheTooShort(positions: Int, needed: Int)
   /// A device name other than `cpu` and `cuda:N`.
@@ -26,6 +28,9 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
     case .spanOutOfRange(let rows, let batch):
       "a sequence claims rows \(rows) of a batch of \(batch) rows; "
         + "spans must lie inside the batch and start at position 0 or later"
+    case .sequencesOverlap(let rows, let end):
+      "a sequence claims rows \(rows) of a batch, but another one reaches to row \(end); "
+        + "a row belongs to one sequence"
     case .cacheTooShort(let positions, let needed):
       "the cache blocks of a sequence hold \(positions) positions, \(needed) are needed; "
         + "give the sequence another block before the call"

@@ -28,4 +28,31 @@ enum LayerNorm {
     }
     withExtendedLifetime((x, y)) {}
   }
+
+  /// With x̂ = (x − mean) / √(variance + epsilon) and g = dY ⊙ weight:
+  /// dX = (g − mean(g) − x̂ · mean(g ⊙ x̂)) / √(…), dWeight += Σ dY ⊙ x̂, dBias += Σ dY.
+  static func gradient(
+    dY: Tensor, x: Tensor, weight: Tensor, epsilon: Float, adding: Bool, into dX: Tensor?,
+    weight dWeight: Tensor?, bias dBias: Tensor?, on device: CPUDevice
+  ) throws {
+    try x.requireRows(nil, "the input of a layer norm")
+    let width = x.shape[1]
+    try weight.requireParameters(width, "a layer norm's weight")
+    try dY.requireRows(like: x, "the gradient of a layer norm")
+    try dX?.requireRows(like: x, "the gradient of a layer norm's input")
+    try dWeight?.requireGradient([width], "the gradient of a layer norm's weight")
+    try dBias?.requireGradient([width], "the gradient of a layer norm's bias")
+    guard dX != nil || dWeight != nil || dBias != nil else { return }
+
+    device.withFloats(of: weight) { weight in
+      let (from, inputs, into) = (dY.floatBase, x.floatBase, dX?.floatBase)
+      device.parallelSums(rows: x.shape[0], width: width, into: [dWeight, dBias]) { row, sums in
+        let start = row * width
+        device.kernels.layer_norm_gradient(
+          from + start, inputs + start, width, weight, epsilon, adding, into.map { $0 + start },
+          sums[0], sums[1])
+      }
+    }
+    withExtendedLifetime((dY, x, dX, dWeight, dBias)) {}
+  }
 }

@@ -23,4 +23,30 @@ enum RMSNorm {
     }
     withExtendedLifetime((x, y)) {}
   }
+
+  /// With x̂ = x / √(mean(x²) + epsilon) and g = dY ⊙ weight: dX = (g − x̂ · mean(g ⊙ x̂)) / √(…),
+  /// dWeight += Σ dY ⊙ x̂.
+  static func gradient(
+    dY: Tensor, x: Tensor, weight: Tensor, epsilon: Float, adding: Bool, into dX: Tensor?,
+    weight dWeight: Tensor?, on device: CPUDevice
+  ) throws {
+    try x.requireRows(nil, "the input of an RMS norm")
+    let width = x.shape[1]
+    try weight.requireParameters(width, "an RMS norm's weight")
+    try dY.requireRows(like: x, "the gradient of an RMS norm")
+    try dX?.requireRows(like: x, "the gradient of an RMS norm's input")
+    try dWeight?.requireGradient([width], "the gradient of an RMS norm's weight")
+    guard dX != nil || dWeight != nil else { return }
+
+    device.withFloats(of: weight) { weight in
+      let (from, inputs, into) = (dY.floatBase, x.floatBase, dX?.floatBase)
+      device.parallelSums(rows: x.shape[0], width: width, into: [dWeight]) { row, sums in
+        let start = row * width
+        device.kernels.rms_norm_gradient(
+          from + start, inputs + start, width, weight, epsilon, adding, into.map { $0 + start },
+          sums[0])
+      }
+    }
+    withExtendedLifetime((dY, x, dX, dWeight)) {}
+  }
 }

@@ -11,6 +11,19 @@ enum RotaryEmbedding {
     _ x: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor,
     on device: CPUDevice
   ) throws {
+    try turn(
+      x, heads: heads, positions: positions, cosines: cosines, sines: sines,
+      by: device.kernels.rotate, on: device)
+  }
+
+  private typealias Turn = @convention(c) (
+    UnsafeMutablePointer<Float>, Int, Int, UnsafePointer<Float>, UnsafePointer<Float>
+  ) -> Void
+
+  private static func turn(
+    _ x: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor, by kernel: Turn,
+    on device: CPUDevice
+  ) throws {
     try cosines.requireRows(nil, "the cosines")
     try sines.require(.float32, what: "the sines")
     try sines.require(shape: cosines.shape, "the sines")
@@ -25,8 +38,18 @@ enum RotaryEmbedding {
     let (rows, cosineRows, sineRows) = (x.floatBase, cosines.floatBase, sines.floatBase)
     device.parallel(rows: positions.count, cost: width) { row in
       let angles = positions[row] * half
-      device.kernels.rotate(rows + row * width, heads, half, cosineRows + angles, sineRows + angles)
+      kernel(rows + row * width, heads, half, cosineRows + angles, sineRows + angles)
     }
     withExtendedLifetime((x, cosines, sines)) {}
+  }
+
+  /// The gradient of the rotated rows becomes that of the rows: rotated back.
+  static func gradient(
+    _ dX: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor,
+    on device: CPUDevice
+  ) throws {
+    try turn(
+      dX, heads: heads, positions: positions, cosines: cosines, sines: sines,
+      by: device.kernels.rotate_back, on: device)
   }
 }

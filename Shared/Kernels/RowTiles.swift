@@ -46,6 +46,18 @@ extension Tensor {
     }
   }
 
+  /// Checks a float32 activation of another one's shape.
+  func requireRows(like other: Tensor, _ what: String) throws {
+    try require(.float32, what: what)
+    try require(shape: other.shape, what)
+  }
+
+  /// Checks a parameter's gradient.
+  func requireGradient(_ shape: [Int], _ what: String) throws {
+    try require(.float32, what: what)
+    try require(shape: shape, what)
+  }
+
   /// Checks a vector of parameters.
   func requireParameters(_ width: Int, _ what: String) throws {
     try require(.float32, .bfloat16, what: what)

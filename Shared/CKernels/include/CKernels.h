@@ -5,6 +5,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/// Constants of one AdamW update, rounded from Double.
+typedef struct {
+  float gradient_scale;
+  /// 1 − learning rate · weight decay.
+  float decay;
+  float one_less_beta1, beta2, one_less_beta2;
+  /// √(1 − beta2ᵗ).
+  float root_correction2;
+  float epsilon;
+  /// Learning rate / (1 − beta1ᵗ).
+  float step_size;
+} ck_adamw;
+
 /// Hot loops over float32 rows, one table of them for each instruction set.
 ///
 /// Every path gives the same bits. A sum always runs over sixteen lanes, element i falling to
@@ -75,7 +88,78 @@ typedef struct {
 
   /// y[i] = exp(x[i]); y may be x.
   void (*_Nonnull exponential)(const float *_Nonnull x, size_t count, float *_Nonnull y);
+
+  /// The greatest element, NaN passed over; −∞ of none.
+  float (*_Nonnull greatest)(const float *_Nonnull x, size_t count);
+
+  /// x ← exp(x − offset); the sum of the results.
+  float (*_Nonnull exponentials)(float *_Nonnull x, size_t count, float offset);
+
+  // Gradients: dx is the gradient by x. Those of parameters are added to, those of activations
+  // written, or added to if `adding`. A null one is not computed. Gradients of results and of
+  // inputs may be the same memory.
+
+  void (*_Nonnull rms_norm_gradient)(
+      const float *_Nonnull dy, const float *_Nonnull x, size_t count,
+      const float *_Nonnull weight, float epsilon, bool adding, float *_Nullable dx,
+      float *_Nullable dweight);
+
+  void (*_Nonnull layer_norm_gradient)(
+      const float *_Nonnull dy, const float *_Nonnull x, size_t count,
+      const float *_Nonnull weight, float epsilon, bool adding, float *_Nullable dx,
+      float *_Nullable dweight, float *_Nullable dbias);
+
+  void (*_Nonnull gelu_gradient)(
+      const float *_Nonnull dy, const float *_Nonnull x, size_t count, float *_Nonnull dx);
+
+  void (*_Nonnull silu_multiply_gradient)(
+      const float *_Nonnull dy, const float *_Nonnull gate, const float *_Nonnull up,
+      size_t count, float *_Nonnull dgate, float *_Nonnull dup);
+
+  /// x ← x + factor · (scale · y), or x + factor · y without a scale.
+  void (*_Nonnull add_scaled_by)(
+      const float *_Nonnull y, const float *_Nullable scale, float factor, size_t count,
+      float *_Nonnull x);
+
+  /// dy = scale · (factor · dx); dscale += factor · dx · y.
+  void (*_Nonnull add_scaled_gradient)(
+      const float *_Nonnull dx, const float *_Nonnull y, const float *_Nullable scale,
+      float factor, size_t count, float *_Nonnull dy, float *_Nullable dscale);
+
+  /// Undoes `rotate`.
+  void (*_Nonnull rotate_back)(
+      float *_Nonnull x, size_t heads, size_t half, const float *_Nonnull cosines,
+      const float *_Nonnull sines);
+
+  /// y += Σ x[r], summed in blocks of 64 rows.
+  void (*_Nonnull add_rows)(
+      const float *_Nonnull x, size_t xStride, size_t rows, size_t count, float *_Nonnull y);
+
+  /// Σ a · b.
+  float (*_Nonnull dot)(const float *_Nonnull a, const float *_Nonnull b, size_t count);
+
+  /// dp ← factor · p · (dp − offset).
+  void (*_Nonnull softmax_gradient)(
+      const float *_Nonnull p, size_t count, float offset, float factor, float *_Nonnull dp);
+
+  void (*_Nonnull adamw)(
+      float *_Nonnull value, const float *_Nonnull gradient, float *_Nonnull firstMoment,
+      float *_Nonnull secondMoment, size_t count, const ck_adamw *_Nonnull step);
+
+  /// Σ x², in sixteen lanes of double.
+  double (*_Nonnull sum_of_squares)(const float *_Nonnull x, size_t count);
+
+  /// y[i] = factor · x[i] where draw `first + i` is at least `probability`, else 0.
+  void (*_Nonnull dropout)(
+      const float *_Nonnull x, size_t count, uint64_t seed, uint64_t stream, uint64_t first,
+      float probability, float factor, float *_Nonnull y);
 } ck_kernels;
+
+/// Philox4x32-10: four words of counter (element, stream), low words first, under key `seed`.
+void ck_philox(uint64_t seed, uint64_t stream, uint64_t element, uint32_t *_Nonnull words);
+
+/// The first word's upper 24 bits as a number in [0, 1).
+float ck_uniform(uint64_t seed, uint64_t stream, uint64_t element);
 
 typedef enum { CK_PLAIN, CK_AVX2, CK_AVX512 } ck_path;
 

@@ -1,0 +1,109 @@
+import CKernels
+import COpenBLAS
+import Tensors
+
+/// Causal attention of whole sequences: q, y [T, Q · H], k, v [T, KV · H], each row seeing the
+/// rows of its own sequence up to itself.
+enum CausalAttention {
+  /// Goes through cache blocks, so that training computes the very bits of inference.
+  static func forward(
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, keyValueHeads: Int, sequences: [Range<Int>],
+    into y: Tensor, on device: CPUDevice
+  ) throws {
+    let layout = try Layout(
+      q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads, sequences: sequences)
+    try y.requireRows(like: q, "attention's output")
+
+    try device.clear(y)
+    let blockShape = [keyValueHeads, blockPositions, layout.size]
+    let spans = sequences.filter { !$0.isEmpty }.map { rows in
+      let count = (rows.count + blockPositions - 1) / blockPositions
+      func blocks() -> [Tensor] {
+        let all = Tensor(uninitialized: .float32, [count] + blockShape)
+        return (0..<count).map { all[$0] }
+      }
+      return AttentionSpan(rows: rows, position: 0, keys: blocks(), values: blocks())
+    }
+    try device.appendToCache(k: k, v: v, keyValueHeads: keyValueHeads, spans: spans)
+    try device.cachedAttention(
+      q: q, heads: heads, keyValueHeads: keyValueHeads, spans: spans, into: y)
+  }
+
+  /// As ``BidirectionalAttention``'s; the heads of a group add up in the gradients of the keys and
+  /// values they share.
+  static func gradient(
+    dY: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, heads: Int, keyValueHeads: Int,
+    sequences: [Range<Int>], dQ: Tensor, dK: Tensor, dV: Tensor, on device: CPUDevice
+  ) throws {
+    let layout = try Layout(
+      q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads, sequences: sequences)
+    try y.requireRows(like: q, "attention's output")
+    try dY.requireRows(like: q, "the gradient of attention's output")
+    try dQ.requireRows(like: q, "the gradient of queries")
+    try dK.requireRows(like: k, "the gradient of keys")
+    try dV.requireRows(like: k, "the gradient of values")
+    for tensor in [dQ, dK, dV] { try device.clear(tensor) }
+    guard q.count > 0 else { return }
+
+    OpenBLAS.useOneThread()
+    let (size, group) = (layout.size, heads / keyValueHeads)
+    let operands = AttentionGradient(
+      dY: dY.floatBase, q: q.floatBase, k: k.floatBase, v: v.floatBase, y: y.floatBase,
+      dQ: dQ.floatBase, dK: dK.floatBase, dV: dV.floatBase, queryStride: heads * size,
+      keyStride: keyValueHeads * size, size: size, kernels: device.kernels)
+    // The longest first: the tasks end together.
+    let sequences = sequences.sorted { $0.count > $1.count }
+    device.pool.parallel(sequences.count * keyValueHeads) { tile, scratch in
+      let (sequence, keyValueHead) = tile.quotientAndRemainder(dividingBy: keyValueHeads)
+      let rows = sequences[sequence]
+      let key = (rows.lowerBound * keyValueHeads + keyValueHead) * size
+      for head in keyValueHead * group..<(keyValueHead + 1) * group {
+        for first in stride(from: 0, to: rows.count, by: blockRows) {
+          let count = min(blockRows, rows.count - first)
+          operands.block(
+            query: ((rows.lowerBound + first) * heads + head) * size, key: key, rows: count,
+            keys: first + count, visible: first + 1, adding: true, scratch: scratch)
+        }
+      }
+    }
+    withExtendedLifetime((dY, q, k, v, y, dQ, dK, dV)) {}
+  }
+
+  /// Positions in a block of the language stage's cache.
+  private static let blockPositions = 64
+  private static let blockRows = 128
+
+  /// The sizes of a call, checked.
+  private struct Layout {
+    /// Elements of a head.
+    let size: Int
+
+    init(
+      q: Tensor, k: Tensor, v: Tensor, heads: Int, keyValueHeads: Int, sequences: [Range<Int>]
+    ) throws {
+      try q.requireRows(nil, "queries")
+      let (rows, width) = (q.shape[0], q.shape[1])
+      guard keyValueHeads > 0, heads > 0, heads % keyValueHeads == 0, width % heads == 0 else {
+        throw TensorError.shapeMismatch(
+          what: "queries of \(heads) heads over \(keyValueHeads)",
+          expected: [rows, max(heads, 1)], found: q.shape)
+      }
+      size = width / heads
+      for (tensor, what) in [(k, "keys"), (v, "values")] {
+        try tensor.require(.float32, what: what)
+        try tensor.require(shape: [rows, keyValueHeads * size], what)
+      }
+      var end = 0
+      for sequence in sequences.sorted(by: { $0.lowerBound < $1.lowerBound })
+      where !sequence.isEmpty {
+        guard sequence.lowerBound >= 0, sequence.upperBound <= rows else {
+          throw KernelError.spanOutOfRange(rows: sequence, batch: rows)
+        }
+        guard sequence.lowerBound >= end else {
+          throw KernelError.sequencesOverlap(rows: sequence, end: end)
+        }
+        end = sequence.upperBound
+      }
+    }
+  }
+}
