@@ -1,8 +1,8 @@
 /// A training run, as the command line, a YAML file or a request describes it.
 ///
 /// Names follow InternVL's and Hugging Face's arguments: `learningRate` is `--learning-rate` and,
-/// in a file, `learning_rate`.
-public struct TrainingConfiguration: Sendable, Equatable, Codable {
+/// in a file, `learning_rate`. ``apply(_:)`` reads files, ``validate()`` finds what does not work.
+public struct TrainingConfiguration: Sendable, Equatable {
   /// Model folder to start from.
   public var model = ""
   /// Meta JSON of the data.
