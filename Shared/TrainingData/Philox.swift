@@ -1,0 +1,50 @@
+/// Philox 4×32-10 (Salmon et al., “Parallel random numbers: as easy as 1, 2, 3”, SC11): a random
+/// block for each counter and key, without state.
+enum Philox {
+  static func block(counter: SIMD4<UInt32>, key: SIMD2<UInt32>) -> SIMD4<UInt32> {
+    var counter = counter
+    var key = key
+    for _ in 0..<10 {
+      let first = UInt32(0xD251_1F53).multipliedFullWidth(by: counter.x)
+      let second = UInt32(0xCD9E_8D57).multipliedFullWidth(by: counter.z)
+      counter = SIMD4(
+        second.high ^ counter.y ^ key.x, second.low, first.high ^ counter.w ^ key.y, first.low)
+      key &+= SIMD2(0x9E37_79B9, 0xBB67_AE85)
+    }
+    return counter
+  }
+}
+
+/// Numbers of a seed and an epoch, one after another.
+struct EpochRandom {
+  private let key: SIMD2<UInt32>
+  private let epoch: UInt32
+  private var counter: UInt64 = 0
+
+  init(seed: UInt64, epoch: Int) {
+    key = SIMD2(UInt32(truncatingIfNeeded: seed), UInt32(truncatingIfNeeded: seed >> 32))
+    self.epoch = UInt32(truncatingIfNeeded: epoch)
+  }
+
+  /// 64 bits: the first two words of the block whose counter is (i low, i high, epoch,
+  /// 0x6F72646572…, “order”).
+  mutating func next() -> UInt64 {
+    let block = Philox.block(
+      counter: SIMD4(
+        UInt32(truncatingIfNeeded: counter), UInt32(truncatingIfNeeded: counter >> 32), epoch,
+        0x6F72_6465),
+      key: key)
+    counter += 1
+    return UInt64(block.y) << 32 | UInt64(block.x)
+  }
+
+  /// A number in 0..<`bound`, all equally likely (Lemire, arXiv:1805.10941).
+  mutating func next(below bound: UInt64) -> UInt64 {
+    var product = next().multipliedFullWidth(by: bound)
+    if product.low < bound {
+      let threshold = (0 &- bound) % bound
+      while product.low < threshold { product = next().multipliedFullWidth(by: bound) }
+    }
+    return product.high
+  }
+}

@@ -1,0 +1,227 @@
+import Checkpoint
+import Images
+import Tensors
+
+/// What samples are made with.
+public struct DataOptions: Sendable, Equatable {
+  public var maxSequenceLength: Int
+  /// Instead of the template that the model's config.json names.
+  public var template: String?
+  public var pictureLimits: PictureLimits
+
+  public init(
+    maxSequenceLength: Int = 2048, template: String? = nil, pictureLimits: PictureLimits = .init()
+  ) {
+    self.maxSequenceLength = maxSequenceLength
+    self.template = template
+    self.pictureLimits = pictureLimits
+  }
+}
+
+/// All samples of a meta file, repetitions included, numbered through.
+///
+/// The number is a sample's ``TrainingSample/key``: it depends on the meta file alone. Any thread
+/// may load any sample at any time.
+public final class SampleSource: Sendable {
+  /// A data set as it lies in the numbers.
+  public struct Dataset: Sendable {
+    public let meta: MetaFile.Dataset
+    public let lines: JSONLinesFile
+    /// How many of its lines count, from the first.
+    public let kept: Int
+    public let times: Int
+    /// The numbers of its samples: all kept lines, then all again, as often as they count.
+    public let indices: Range<Int>
+    /// The number of its first line among all kept lines of all data sets.
+    let firstLine: Int
+  }
+
+  public let meta: MetaFile
+  public let configuration: ModelConfiguration
+  public let encoder: SampleEncoder
+  public let pictures: PictureProcessor
+  public let datasets: [Dataset]
+  /// Kept lines of all data sets: samples without repetitions.
+  public let lineCount: Int
+  /// Samples with repetitions.
+  public let count: Int
+
+  /// - Throws: ``TrainingDataError``, ``CheckpointError`` and ``TextError`` of the model folder.
+  public init(meta: MetaFile, modelFolder: String, options: DataOptions = .init()) throws {
+    self.meta = meta
+    configuration = try ModelConfiguration.load(folder: modelFolder)
+    encoder = try SampleEncoder(
+      modelFolder: modelFolder, configuration: configuration, template: options.template,
+      maxSequenceLength: options.maxSequenceLength)
+    pictures = try PictureProcessor(
+      modelFolder: modelFolder, configuration: configuration, limits: options.pictureLimits)
+    var datasets: [Dataset] = []
+    var count = 0
+    var lineCount = 0
+    for dataset in meta.datasets {
+      let lines = try JSONLinesFile(path: dataset.annotation)
+      let (kept, times) = dataset.repetition(ofLines: lines.count)
+      let (samples, overflow) = kept.multipliedReportingOverflow(by: times)
+      guard !overflow, samples <= Int(UInt32.max) - count else {
+        throw TrainingDataError.oversizedFile(
+          path: meta.path, found: samples, limit: Int(UInt32.max), unit: "samples")
+      }
+      datasets.append(
+        Dataset(
+          meta: dataset, lines: lines, kept: kept, times: times,
+          indices: count..<count + samples, firstLine: lineCount))
+      count += samples
+      lineCount += kept
+    }
+    guard count > 0 else { throw TrainingDataError.noSamples(path: meta.path) }
+    self.datasets = datasets
+    self.count = count
+    self.lineCount = lineCount
+  }
+
+  public convenience init(
+    metaPath: String, modelFolder: String, options: DataOptions = .init()
+  ) throws {
+    try self.init(
+      meta: MetaFile(path: metaPath), modelFolder: modelFolder, options: options)
+  }
+
+  // MARK: Places
+
+  /// A kept line of a data set.
+  struct Place: Equatable {
+    var dataset: Int
+    /// In its file, from 0.
+    var line: Int
+  }
+
+  func place(ofSample index: Int) -> Place {
+    let dataset = SampleSource.last(datasets) { $0.indices.lowerBound <= index }
+    return Place(
+      dataset: dataset,
+      line: (index - datasets[dataset].indices.lowerBound) % datasets[dataset].kept)
+  }
+
+  func place(ofLine line: Int) -> Place {
+    let dataset = SampleSource.last(datasets) { $0.firstLine <= line }
+    return Place(dataset: dataset, line: line - datasets[dataset].firstLine)
+  }
+
+  /// The number of a sample's line among all kept lines: samples of one line are repetitions.
+  public func line(ofSample index: Int) -> Int {
+    let place = place(ofSample: index)
+    return datasets[place.dataset].firstLine + place.line
+  }
+
+  /// Where a sample is read.
+  public func source(ofSample index: Int) -> TrainingSample.Source {
+    source(place(ofSample: index))
+  }
+
+  func source(_ place: Place) -> TrainingSample.Source {
+    let dataset = datasets[place.dataset]
+    return TrainingSample.Source(
+      dataset: dataset.meta.name, file: dataset.lines.path, line: place.line + 1)
+  }
+
+  /// The last data set that begins before something; empty ones share their beginning with the
+  /// next, so the last is the one that holds it.
+  private static func last(
+    _ datasets: [Dataset], where begins: (Dataset) -> Bool
+  ) -> Int {
+    var low = 0
+    var high = datasets.count
+    while high - low > 1 {
+      let middle = (low + high) / 2
+      if begins(datasets[middle]) { low = middle } else { high = middle }
+    }
+    return low
+  }
+
+  // MARK: Samples
+
+  /// What the line of a sample says.
+  ///
+  /// - Throws: ``TrainingDataError``.
+  public func record(ofSample index: Int) throws -> SampleRecord {
+    let place = place(ofSample: index)
+    return try placing(place) { try record(place) }
+  }
+
+  func record(_ place: Place) throws -> SampleRecord {
+    switch try datasets[place.dataset].lines.line(place.line) {
+    case .empty:
+      throw UnplacedFlaw(.emptyLine, "a line has a sample each")
+    case .tooLong(let bytes):
+      throw UnplacedFlaw(
+        .longLine, "\(bytes) bytes, at most \(JSONLinesFile.maximumLineBytes) are read")
+    case .text(let bytes): return try SampleRecord(bytes)
+    }
+  }
+
+  /// A sample whose text is encoded and whose pictures' files are read, but not decoded.
+  struct Opened {
+    var place: Place
+    var encoded: SampleEncoder.Encoded
+    var files: [PictureProcessor.File]
+    var tiles: [Int]
+  }
+
+  func open(_ place: Place) throws -> Opened {
+    let dataset = datasets[place.dataset].meta
+    let record = try record(place)
+    // What is wrong with the words is said before what is wrong with the pictures.
+    _ = try SampleEncoder.turns(record)
+    let files = try record.images.map { try pictures.open($0, in: dataset.roots) }
+    let tiles = files.map {
+      pictures.tileCount(
+        width: $0.width, height: $0.height, maxTiles: dataset.maxDynamicPatch)
+    }
+    return Opened(
+      place: place, encoded: try encoder.encode(record, tiles: tiles), files: files, tiles: tiles)
+  }
+
+  /// Bytes that a sample takes when it is loaded.
+  func byteCount(_ opened: Opened) -> Int {
+    let tile = 3 * pictures.imageSize * pictures.imageSize * MemoryLayout<Float>.size
+    return opened.tiles.reduce(0, +) * tile + opened.encoded.ids.count * 8
+  }
+
+  func finish(_ opened: Opened, key: Int) throws -> TrainingSample {
+    let maxTiles = datasets[opened.place.dataset].meta.maxDynamicPatch
+    var pixels: Tensor?
+    if !opened.files.isEmpty {
+      let size = pictures.imageSize
+      let whole = Tensor(
+        uninitialized: .float32, [opened.tiles.reduce(0, +), 3, size, size])
+      var row = 0
+      for (file, tiles) in zip(opened.files, opened.tiles) {
+        try pictures.write(
+          pictures.decode(file), into: whole.rows(row..<row + tiles), maxTiles: maxTiles)
+        row += tiles
+      }
+      pixels = whole
+    }
+    return TrainingSample(
+      key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels, pixels: pixels,
+      source: source(opened.place))
+  }
+
+  /// Reads a sample: its line, its pictures.
+  ///
+  /// - Throws: ``TrainingDataError``; ``TrainingDataError/sample(_:)`` names data set, file and
+  ///   line.
+  public func load(_ index: Int) throws -> TrainingSample {
+    let place = place(ofSample: index)
+    return try placing(place) { try finish(open(place), key: index) }
+  }
+
+  /// Gives flaws their place.
+  func placing<Value>(_ place: Place, _ body: () throws -> Value) throws -> Value {
+    do {
+      return try body()
+    } catch let flaw as UnplacedFlaw {
+      throw TrainingDataError.sample(SampleFlaw(flaw.kind, source(place), flaw.detail))
+    }
+  }
+}

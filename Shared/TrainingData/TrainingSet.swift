@@ -1,0 +1,36 @@
+/// The samples that a run trains on, with their lengths: what a ``DataCheck`` found usable.
+public struct TrainingSet: Sendable {
+  public let source: SampleSource
+  /// Numbers of the samples in the source, ascending.
+  public let indices: [Int]
+  /// Tokens of each, cut to the limit.
+  public let lengths: [Int]
+
+  public var count: Int { indices.count }
+
+  /// Samples of a step as an ``EpochOrder`` of ``count`` samples gives them, as micro-batches of
+  /// numbers in the source.
+  public func microBatches(
+    _ samples: some Sequence<Int>, _ composer: BatchComposer
+  ) -> [[Int]] {
+    composer.compose(samples) { lengths[$0] }.map { $0.map { indices[$0] } }
+  }
+
+  /// A stream of samples by their numbers in the source.
+  public func stream(
+    _ indices: [Int], workers: Int = 2, window: Int = 256 << 20
+  ) -> SampleStream {
+    SampleStream(source, indices, workers: workers, window: window)
+  }
+}
+
+extension TrainingSample {
+  /// The sample with padding up to a length, which is never learnt: the reference's way.
+  public func padded(to length: Int) -> TrainingSample {
+    var sample = self
+    let missing = max(0, length - ids.count)
+    sample.ids += [Int32](repeating: SampleEncoder.padding, count: missing)
+    sample.labels += [Int32](repeating: SampleEncoder.ignored, count: missing)
+    return sample
+  }
+}
