@@ -26,6 +26,12 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
   case placeholderMismatch(placeholders: Int, imageRows: Int)
   /// A prompt without tokens.
   case emptyPrompt
+  /// A backward pass of a micro-batch that had no forward pass.
+  case unknownMicroBatch(index: Int)
+  /// A micro-batch came without the ids or labels of its rows.
+  case tokensMissing(what: String, found: Int, rows: Int)
+  /// A tensor that is embedding table and head at once is to be trained by two slices.
+  case tiedTensorSplit(layers: Range<Int>)
 
   public var description: String {
     switch self {
@@ -66,6 +72,14 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
         + "rows; every picture needs one placeholder for each of its rows"
     case .emptyPrompt:
       "the prompt has no tokens; send at least one"
+    case .unknownMicroBatch(let index):
+      "micro-batch \(index) has no activations here; its forward pass has to come first"
+    case .tokensMissing(let what, let found, let rows):
+      "a micro-batch of \(rows) rows came with \(found) \(what); feed this stage one for each row"
+    case .tiedTensorSplit(let layers):
+      "embedding table and head are one tensor in this model, so that one stage has to train all "
+        + "layers, not \(InternVLError.text(layers)); use one language stage, or freeze the "
+        + "language model"
     }
   }
 

@@ -39,6 +39,16 @@ public struct InternVLModel: Sendable {
     }
   }
 
+  init(
+    _ configuration: ModelConfiguration, vision: [VisionStage], projector: ProjectorStage,
+    language: [LanguageStage]
+  ) {
+    self.configuration = configuration
+    self.vision = vision
+    self.projector = projector
+    self.language = language
+  }
+
   /// Opens the model in `folder`.
   ///
   /// - Throws: `CheckpointError`, ``InternVLError``.
@@ -174,7 +184,7 @@ public struct InternVLModel: Sendable {
     }
   }
 
-  private static func split(
+  static func split(
     _ layers: [Range<Int>]?, _ count: Int, _ part: String
   ) throws -> [Range<Int>] {
     guard let layers, count > 0 else { return [0..<count] }

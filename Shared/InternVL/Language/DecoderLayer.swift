@@ -18,52 +18,9 @@ struct DecoderLayer: Sendable {
     let headSize: Int
     let feedForward: Int
     let epsilon: Float
-  }
 
-  /// Results between the operations of a layer, made once for all layers of a stage.
-  struct Scratch {
-    /// [T, D]
-    let normalized: Tensor
-    let branch: Tensor
-    /// [T, Q·H]
-    let q: Tensor
-    let attention: Tensor
-    /// [T, KV·H]
-    let k: Tensor
-    let v: Tensor
-    /// [T, F]
-    let gate: Tensor
-    let up: Tensor
-
-    init(rows: Int, shape: Shape) {
-      normalized = Tensor(uninitialized: .float32, [rows, shape.width])
-      branch = Tensor(uninitialized: .float32, [rows, shape.width])
-      q = Tensor(uninitialized: .float32, [rows, shape.heads * shape.headSize])
-      attention = Tensor(uninitialized: .float32, [rows, shape.heads * shape.headSize])
-      k = Tensor(uninitialized: .float32, [rows, shape.keyValueHeads * shape.headSize])
-      v = Tensor(uninitialized: .float32, [rows, shape.keyValueHeads * shape.headSize])
-      gate = Tensor(uninitialized: .float32, [rows, shape.feedForward])
-      up = Tensor(uninitialized: .float32, [rows, shape.feedForward])
-    }
-
-    /// Views of rows `range` of each.
-    func rows(_ range: Range<Int>) -> Scratch { Scratch(self, range) }
-
-    private init(_ whole: Scratch, _ range: Range<Int>) {
-      normalized = whole.normalized.rows(range)
-      branch = whole.branch.rows(range)
-      q = whole.q.rows(range)
-      attention = whole.attention.rows(range)
-      k = whole.k.rows(range)
-      v = whole.v.rows(range)
-      gate = whole.gate.rows(range)
-      up = whole.up.rows(range)
-    }
-
-    static func floats(perRowOf shape: Shape) -> Int {
-      2 * shape.width + 2 * (shape.heads + shape.keyValueHeads) * shape.headSize
-        + 2 * shape.feedForward
-    }
+    var queryWidth: Int { heads * headSize }
+    var keyValueWidth: Int { keyValueHeads * headSize }
   }
 
   /// The angles of a step's rows [T, H/2], and the rows' places in them.
@@ -73,70 +30,147 @@ struct DecoderLayer: Sendable {
     let places: [Int]
   }
 
+  /// Where the keys and values come from that a step's rows look at.
+  enum Attention {
+    /// The rows' are appended to their sequences' caches first.
+    case cached([AttentionSpan])
+    /// Training: whole sequences.
+    case whole([Range<Int>], any TrainingDevice)
+  }
+
   private let shape: Shape
-  private let attentionNorm: Tensor
-  private let q: Tensor
-  private let k: Tensor
-  private let v: Tensor
-  private let o: Tensor
-  private let feedForwardNorm: Tensor
-  private let gate: Tensor
-  private let up: Tensor
-  private let down: Tensor
+  private let attentionNorm: Normalization
+  private let q: LinearLayer
+  private let k: LinearLayer
+  private let v: LinearLayer
+  private let o: LinearLayer
+  private let feedForwardNorm: Normalization
+  private let gate: LinearLayer
+  private let up: LinearLayer
+  private let down: LinearLayer
 
   init(
     _ configuration: ModelConfiguration, layer: Int, shape: Shape, weights: inout StageWeights
   ) throws {
     let names = WeightNames.LanguageLayer(configuration, layer)
     self.shape = shape
-    attentionNorm = try weights.take(names.inputNormWeight)
-    q = try weights.take(names.queryWeight)
-    k = try weights.take(names.keyWeight)
-    v = try weights.take(names.valueWeight)
-    o = try weights.take(names.outputWeight)
-    feedForwardNorm = try weights.take(names.postAttentionNormWeight)
-    gate = try weights.take(names.gateWeight)
-    up = try weights.take(names.upWeight)
-    down = try weights.take(names.downWeight)
+    attentionNorm = try Normalization(
+      names.inputNormWeight, epsilon: shape.epsilon, weights: &weights)
+    q = try weights.takeLinear(names.queryWeight)
+    k = try weights.takeLinear(names.keyWeight)
+    v = try weights.takeLinear(names.valueWeight)
+    o = try weights.takeLinear(names.outputWeight)
+    feedForwardNorm = try Normalization(
+      names.postAttentionNormWeight, epsilon: shape.epsilon, weights: &weights)
+    gate = try weights.takeLinear(names.gateWeight)
+    up = try weights.takeLinear(names.upWeight)
+    down = try weights.takeLinear(names.downWeight)
   }
 
-  /// x [T, D], in place; the rows' keys and values are appended to their sequences' caches.
+  /// x [T, D], in place.
+  ///
+  /// - Parameter pass: nil outside training.
   func forward(
-    _ x: Tensor, rotation: Rotation, spans: [AttentionSpan], scratch: Scratch,
-    device: any Device
+    _ x: Tensor, rotation: Rotation, attention: Attention, _ a: DecoderActivations,
+    on device: any Device, _ pass: TrainingPass? = nil
   ) throws {
-    try device.rmsNorm(
-      x, weight: attentionNorm, epsilon: shape.epsilon, into: scratch.normalized)
-    try linear(scratch.normalized, q, into: scratch.q, on: device)
-    try linear(scratch.normalized, k, into: scratch.k, on: device)
-    try linear(scratch.normalized, v, into: scratch.v, on: device)
+    a.input?.copyElements(from: x)
+    try attentionNorm.forward(x, into: a.normalized1, on: device)
+    try linear(q, a.normalized1, into: a.q, on: device, pass)
+    try linear(k, a.normalized1, into: a.k, on: device, pass)
+    try linear(v, a.normalized1, into: a.v, on: device, pass)
     try device.rotate(
-      scratch.q, heads: shape.heads, positions: rotation.places, cosines: rotation.cosines,
+      a.q, heads: shape.heads, positions: rotation.places, cosines: rotation.cosines,
       sines: rotation.sines)
     try device.rotate(
-      scratch.k, heads: shape.keyValueHeads, positions: rotation.places,
-      cosines: rotation.cosines, sines: rotation.sines)
-    try device.appendToCache(
-      k: scratch.k, v: scratch.v, keyValueHeads: shape.keyValueHeads, spans: spans)
-    try device.cachedAttention(
-      q: scratch.q, heads: shape.heads, keyValueHeads: shape.keyValueHeads, spans: spans,
-      into: scratch.attention)
-    try linear(scratch.attention, o, into: scratch.branch, on: device)
-    try device.addScaled(scratch.branch, scale: nil, to: x)
+      a.k, heads: shape.keyValueHeads, positions: rotation.places, cosines: rotation.cosines,
+      sines: rotation.sines)
+    switch attention {
+    case .cached(let spans):
+      try device.appendToCache(k: a.k, v: a.v, keyValueHeads: shape.keyValueHeads, spans: spans)
+      try device.cachedAttention(
+        q: a.q, heads: shape.heads, keyValueHeads: shape.keyValueHeads, spans: spans,
+        into: a.attention)
+    case .whole(let sequences, let device):
+      try device.causalAttention(
+        q: a.q, k: a.k, v: a.v, heads: shape.heads, keyValueHeads: shape.keyValueHeads,
+        sequences: sequences, into: a.attention)
+    }
+    try linear(o, a.attention, into: a.branch, on: device, pass)
+    try device.addScaled(a.branch, scale: nil, to: x)
 
-    try device.rmsNorm(
-      x, weight: feedForwardNorm, epsilon: shape.epsilon, into: scratch.normalized)
-    try linear(scratch.normalized, gate, into: scratch.gate, on: device)
-    try linear(scratch.normalized, up, into: scratch.up, on: device)
-    try device.siluMultiply(gate: scratch.gate, up: scratch.up, into: scratch.gate)
-    try linear(scratch.gate, down, into: scratch.branch, on: device)
-    try device.addScaled(scratch.branch, scale: nil, to: x)
+    a.middle?.copyElements(from: x)
+    try feedForwardNorm.forward(x, into: a.normalized2, on: device)
+    try linear(gate, a.normalized2, into: a.gate, on: device, pass)
+    try linear(up, a.normalized2, into: a.up, on: device, pass)
+    try device.siluMultiply(gate: a.gate, up: a.up, into: a.activated)
+    try linear(down, a.activated, into: a.branch, on: device, pass)
+    try device.addScaled(a.branch, scale: nil, to: x)
+  }
+
+  /// Computes again what ``DecoderActivations/thin()`` let go.
+  func recompute(_ a: DecoderActivations, on device: any Device) throws {
+    guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }
+    try attentionNorm.forward(input, into: a.normalized1, on: device)
+    try feedForwardNorm.forward(middle, into: a.normalized2, on: device)
+    try device.siluMultiply(gate: a.gate, up: a.up, into: a.activated)
+  }
+
+  /// dX [T, D]: the gradient of the output becomes that of the input.
+  ///
+  /// - Parameters:
+  ///   - a: All distinct, as the forward pass or ``recompute(_:on:)`` left it.
+  ///   - wantsInput: false where nothing in front is trained; dX is worthless then.
+  func backward(
+    dX: Tensor, rotation: Rotation, sequences: [Range<Int>], _ a: DecoderActivations,
+    _ pass: TrainingPass, wantsInput: Bool
+  ) throws {
+    guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }
+    let device = pass.device
+    let (dGate, dUp) = (pass.tensor(a.gate.shape), pass.tensor(a.up.shape))
+    try backward(down, dY: pass.keepable(dX), x: a.activated, into: dGate, pass)
+    try device.siluMultiplyGradient(dY: dGate, gate: a.gate, up: a.up, into: dGate, up: dUp)
+    let dNormalized = pass.tensor(dX.shape)
+    try backward(gate, dY: dGate, x: a.normalized2, into: dNormalized, pass)
+    try backward(up, dY: dUp, x: a.normalized2, adding: true, into: dNormalized, pass)
+    try feedForwardNorm.backward(
+      dY: dNormalized, x: middle, adding: true, into: dX, on: device)
+
+    let isTrainedBefore = attentionNorm.isTrained || [q, k, v].contains { $0.isTrained }
+    let dAttention = wantsInput || isTrainedBefore ? pass.tensor(a.attention.shape) : nil
+    try backward(o, dY: pass.keepable(dX), x: a.attention, into: dAttention, pass)
+    guard let dAttention else { return }
+    let (dQ, dK, dV) = (pass.tensor(a.q.shape), pass.tensor(a.k.shape), pass.tensor(a.v.shape))
+    try device.causalAttentionGradient(
+      dY: dAttention, q: a.q, k: a.k, v: a.v, y: a.attention, heads: shape.heads,
+      keyValueHeads: shape.keyValueHeads, sequences: sequences, dQ: dQ, dK: dK, dV: dV)
+    try device.rotateGradient(
+      dQ, heads: shape.heads, positions: rotation.places, cosines: rotation.cosines,
+      sines: rotation.sines)
+    try device.rotateGradient(
+      dK, heads: shape.keyValueHeads, positions: rotation.places, cosines: rotation.cosines,
+      sines: rotation.sines)
+    let wanted = wantsInput || attentionNorm.isTrained ? dNormalized : nil
+    try backward(q, dY: dQ, x: a.normalized1, into: wanted, pass)
+    try backward(k, dY: dK, x: a.normalized1, adding: true, into: wanted, pass)
+    try backward(v, dY: dV, x: a.normalized1, adding: true, into: wanted, pass)
+    guard let wanted else { return }
+    try attentionNorm.backward(dY: wanted, x: input, adding: true, into: dX, on: device)
   }
 
   /// Rows of text: in which order one is summed depends on the weight alone.
   private func linear(
-    _ x: Tensor, _ weight: Tensor, into y: Tensor, on device: any Device
+    _ layer: LinearLayer, _ x: Tensor, into y: Tensor, on device: any Device,
+    _ pass: TrainingPass?
   ) throws {
-    try device.linear(x, weight: weight, bias: nil, grouping: .independent, into: y)
+    try layer.forward(x, grouping: .independent, into: y, on: device, pass)
+  }
+
+  private func backward(
+    _ layer: LinearLayer, dY: Tensor, x: Tensor, adding: Bool = false, into dX: Tensor?,
+    _ pass: TrainingPass
+  ) throws {
+    try layer.backward(
+      dY: dY, x: x, grouping: .independent, adding: adding, into: dX, pass)
   }
 }

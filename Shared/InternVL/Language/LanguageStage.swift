@@ -33,12 +33,12 @@ public struct LanguageStage: Sendable {
   public static let maximumRows = 512
 
   private let device: any Device
-  private let shape: DecoderLayer.Shape
+  let shape: DecoderLayer.Shape
   private let rotary: RotaryEmbedding
-  private let blocks: [DecoderLayer]
-  private let embedding: Tensor?
-  private let norm: Tensor?
-  private let head: Tensor?
+  let blocks: [DecoderLayer]
+  let embedding: ModelWeight?
+  let norm: Normalization?
+  let head: ModelWeight?
 
   /// Whether the stage holds the embedding table.
   public var isFirst: Bool { layers.lowerBound == 0 }
@@ -53,6 +53,15 @@ public struct LanguageStage: Sendable {
     _ configuration: ModelConfiguration, layers: Range<Int>, checkpoint: CheckpointReader,
     device: any Device, cacheTokens: Int
   ) throws {
+    var weights = StageWeights(checkpoint, part: "language", layers: layers)
+    try self.init(
+      configuration, layers: layers, weights: &weights, device: device, cacheTokens: cacheTokens)
+  }
+
+  init(
+    _ configuration: ModelConfiguration, layers: Range<Int>, weights: inout StageWeights,
+    device: any Device, cacheTokens: Int
+  ) throws {
     let language = configuration.language
     try LayerSplit.check(layers, available: language.layerCount, part: "language model")
     let shape = DecoderLayer.Shape(
@@ -64,7 +73,6 @@ public struct LanguageStage: Sendable {
     guard 0...possible ~= cacheTokens else {
       throw InternVLError.cacheBudget(tokens: cacheTokens, maximum: possible)
     }
-    var weights = StageWeights(checkpoint, part: "language", layers: layers)
     self.layers = layers
     self.layerCount = language.layerCount
     self.width = shape.width
@@ -80,7 +88,10 @@ public struct LanguageStage: Sendable {
     blocks = try layers.map { layer in
       try DecoderLayer(configuration, layer: layer, shape: shape, weights: &weights)
     }
-    norm = isLast ? try weights.take(WeightNames.languageNorm(configuration)) : nil
+    norm =
+      isLast
+      ? try Normalization(
+        WeightNames.languageNorm(configuration), epsilon: shape.epsilon, weights: &weights) : nil
     if isLast, language.tiesEmbeddings, let embedding {
       head = embedding
     } else {
@@ -91,7 +102,7 @@ public struct LanguageStage: Sendable {
       layers: layers.count, keyValueHeads: shape.keyValueHeads, headSize: shape.headSize,
       tokens: cacheTokens)
     let rowBytes =
-      (DecoderLayer.Scratch.floats(perRowOf: shape) + shape.headSize)
+      (DecoderActivations.floats(perRowOf: shape) + shape.headSize)
       * ScalarType.float32.byteCount
     workingBytes = cache.byteLimit + LanguageStage.maximumRows * rowBytes
   }
@@ -117,7 +128,7 @@ public struct LanguageStage: Sendable {
         throw InternVLError.imageRowsOutsideStep(row: image.row, count: rows, step: ids.count)
       }
     }
-    try device.embed(ids, table: embedding, into: hidden)
+    try device.embed(ids, table: embedding.value, into: hidden)
     for image in imageRows {
       let rows = image.row..<image.row + image.features.shape[0]
       hidden.rows(rows).copyElements(from: image.features)
@@ -136,24 +147,36 @@ public struct LanguageStage: Sendable {
     for step in steps { try cache.reserve(sequence: step.sequence, tokens: step.end) }
     let chunks = steps.chunked(limit: LanguageStage.maximumRows)
     guard let longest = chunks.map(\.rows.count).max() else { return }
-    let scratch = DecoderLayer.Scratch(rows: longest, shape: shape)
+    let activations = DecoderActivations(sharing: shape, rows: longest) {
+      Tensor(uninitialized: .float32, $0)
+    }
     let angles = Tensor(uninitialized: .float32, [2, longest, shape.headSize / 2])
     for step in steps { cache.setLength(of: step.sequence, to: step.position) }
     for chunk in chunks {
       let count = chunk.rows.count
-      let rotation = DecoderLayer.Rotation(
-        cosines: angles[0].rows(0..<count), sines: angles[1].rows(0..<count),
-        places: Array(0..<count))
-      rotary.fill(chunk.steps, cosines: rotation.cosines, sines: rotation.sines)
+      let rotation = rotation(chunk.steps, rows: count, angles: angles)
       let rows = hidden.rows(chunk.rows)
-      let views = scratch.rows(0..<count)
+      let views = activations.rows(0..<count)
       for (index, block) in blocks.enumerated() {
         try block.forward(
-          rows, rotation: rotation, spans: cache.spans(for: chunk.steps, layer: index),
-          scratch: views, device: device)
+          rows, rotation: rotation,
+          attention: .cached(cache.spans(for: chunk.steps, layer: index)), views, on: device)
       }
     }
     for step in steps { cache.setLength(of: step.sequence, to: step.end) }
+  }
+
+  /// The angles of the first `rows` rows of a step.
+  ///
+  /// - Parameter angles: Memory [2, at least rows, H/2].
+  func rotation(
+    _ steps: [SequenceRows], rows: Int, angles: Tensor
+  ) -> DecoderLayer.Rotation {
+    let rotation = DecoderLayer.Rotation(
+      cosines: angles[0].rows(0..<rows), sines: angles[1].rows(0..<rows),
+      places: Array(0..<rows))
+    rotary.fill(steps, cosines: rotation.cosines, sines: rotation.sines)
+    return rotation
   }
 
   /// logits [n, V] of hidden rows [n, D] that the last layer gave: final norm, then the head.
@@ -172,10 +195,9 @@ public struct LanguageStage: Sendable {
     for start in stride(from: 0, to: rows, by: limit) {
       let part = start..<min(start + limit, rows)
       let views = normalized.rows(0..<part.count)
-      try device.rmsNorm(
-        hidden.rows(part), weight: norm, epsilon: shape.epsilon, into: views)
+      try norm.forward(hidden.rows(part), into: views, on: device)
       try device.linear(
-        views, weight: head, bias: nil, grouping: .independent, into: logits.rows(part))
+        views, weight: head.value, bias: nil, grouping: .independent, into: logits.rows(part))
     }
   }
 

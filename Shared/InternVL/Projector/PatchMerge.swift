@@ -26,22 +26,38 @@ struct PatchMerge: Sendable {
 
   /// patches [P, C] → merged [tokens, f²·C], both float32.
   func apply(_ patches: Tensor, into merged: Tensor) {
-    let side = grid / factor
     patches.withElements(of: Float.self) { source in
       merged.withElements(of: Float.self) { target in
-        for row in 0..<grid {
-          for column in 0..<grid {
-            let token =
-              switch order {
-              case .v1: column / factor * side + row / factor
-              case .v2: row / factor * side + column / factor
-              }
-            let part = row % factor * factor + column % factor
-            let to = token * tokenWidth + part * channels
-            let from = (row * grid + column) * channels
-            for channel in 0..<channels { target[to + channel] = source[from + channel] }
-          }
+        forEachPatch { patch, place in
+          for channel in 0..<channels { target[place + channel] = source[patch + channel] }
         }
+      }
+    }
+  }
+
+  /// merged [tokens, f²·C] → patches [P, C]: also takes the gradient back.
+  func undo(_ merged: Tensor, into patches: Tensor) {
+    merged.withElements(of: Float.self) { source in
+      patches.withElements(of: Float.self) { target in
+        forEachPatch { patch, place in
+          for channel in 0..<channels { target[patch + channel] = source[place + channel] }
+        }
+      }
+    }
+  }
+
+  /// Where a patch's first channel lies, and where it lies in the merged rows.
+  private func forEachPatch(_ body: (_ patch: Int, _ place: Int) -> Void) {
+    let side = grid / factor
+    for row in 0..<grid {
+      for column in 0..<grid {
+        let token =
+          switch order {
+          case .v1: column / factor * side + row / factor
+          case .v2: row / factor * side + column / factor
+          }
+        let part = row % factor * factor + column % factor
+        body((row * grid + column) * channels, token * tokenWidth + part * channels)
       }
     }
   }

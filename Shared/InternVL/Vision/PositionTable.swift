@@ -34,6 +34,33 @@ enum PositionTable {
     return Tensor(result, [1 + used * used, channels])
   }
 
+  /// dTable [1, 1 + G², C] += the gradient of the table from that of the fitted one
+  /// [1 + g², C]: every place gives to the sixteen that made it.
+  static func addGradient(
+    _ dFitted: Tensor, from stored: Int, to used: Int, into dTable: Tensor
+  ) {
+    let channels = dTable.shape[dTable.shape.count - 1]
+    let steps = weights(from: stored, to: used)
+    dFitted.withElements(of: Float.self) { source in
+      dTable.withElements(of: Float.self) { target in
+        for channel in 0..<channels { target[channel] += source[channel] }
+        for (y, row) in steps.enumerated() {
+          for (x, column) in steps.enumerated() {
+            let from = (1 + y * used + x) * channels
+            for (line, weight) in row {
+              for (place, share) in column {
+                let to = (1 + line * stored + place) * channels
+                for channel in 0..<channels {
+                  target[to + channel] += weight * share * source[from + channel]
+                }
+              }
+            }
+          }
+        }
+      }
+    }
+  }
+
   /// For each place along a side of the new grid, the four places of the old one and their
   /// shares.
   private static func weights(from stored: Int, to used: Int) -> [[(Int, Float)]] {

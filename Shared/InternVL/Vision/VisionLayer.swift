@@ -10,76 +10,31 @@ import Tensors
 ///
 /// Queries and keys are normalized over the whole hidden vector, before it is cut into heads.
 ///
-/// Legend: T rows of a tile, C channels, F width of the feed-forward part.
+/// Legend: n tiles, R rows of a tile, T = n·R, C channels, F width of the feed-forward part.
 struct VisionLayer: Sendable {
-  /// Results between the operations of a layer, made once for all layers of a stage.
-  struct Scratch {
-    /// [T, C]
-    let normalized: Tensor
-    let q: Tensor
-    let k: Tensor
-    let v: Tensor
-    /// [T, F]
-    let wide: Tensor
-
-    init(rows: Int, width: Int, feedForward: Int) {
-      normalized = Tensor(uninitialized: .float32, [rows, width])
-      q = Tensor(uninitialized: .float32, [rows, width])
-      k = Tensor(uninitialized: .float32, [rows, width])
-      v = Tensor(uninitialized: .float32, [rows, width])
-      wide = Tensor(uninitialized: .float32, [rows, feedForward])
-    }
-
-    static func byteCount(rows: Int, width: Int, feedForward: Int) -> Int {
-      rows * (4 * width + feedForward) * ScalarType.float32.byteCount
-    }
-  }
-
-  private struct Linear: Sendable {
-    private let weight: Tensor
-    private let bias: Tensor?
-
-    init(_ weight: Weight, bias: Weight?, weights: inout StageWeights) throws {
-      self.weight = try weights.take(weight)
-      self.bias = try weights.take(bias)
-    }
-
-    private init(weight: Tensor, bias: Tensor?) {
-      self.weight = weight
-      self.bias = bias
-    }
-
-    /// The part of the output in `rows` of the weight.
-    func rows(_ rows: Range<Int>) -> Linear {
-      Linear(weight: weight.rows(rows), bias: bias?.rows(rows))
-    }
-
-    func apply(_ x: Tensor, into y: Tensor, on device: any Device) throws {
-      try device.linear(x, weight: weight, bias: bias, grouping: .together, into: y)
-    }
-  }
-
   private let heads: Int
+  private let rowsEach: Int
   private let norm1: Normalization
-  private let q: Linear
-  private let k: Linear
-  private let v: Linear
+  private let q: LinearLayer
+  private let k: LinearLayer
+  private let v: LinearLayer
   private let qNorm: Normalization?
   private let kNorm: Normalization?
-  private let projection: Linear
-  private let scale1: Tensor
+  private let projection: LinearLayer
+  private let scale1: ModelWeight
   private let norm2: Normalization
-  private let fc1: Linear
-  private let fc2: Linear
-  private let scale2: Tensor
+  private let fc1: LinearLayer
+  private let fc2: LinearLayer
+  private let scale2: ModelWeight
 
   init(_ configuration: ModelConfiguration, layer: Int, weights: inout StageWeights) throws {
     let vision = configuration.vision
     let names = WeightNames.VisionLayer(configuration, layer)
     heads = vision.headCount
+    rowsEach = 1 + configuration.gridSize * configuration.gridSize
     norm1 = try Normalization(
       names.norm1Weight, bias: names.norm1Bias, epsilon: vision.epsilon, weights: &weights)
-    let qkv = try Linear(names.qkvWeight, bias: names.qkvBias, weights: &weights)
+    let qkv = try weights.takeLinear(names.qkvWeight, bias: names.qkvBias)
     q = qkv.rows(0..<vision.hiddenSize)
     k = qkv.rows(vision.hiddenSize..<2 * vision.hiddenSize)
     v = qkv.rows(2 * vision.hiddenSize..<3 * vision.hiddenSize)
@@ -90,33 +45,122 @@ struct VisionLayer: Sendable {
     kNorm = try names.keyNormWeight.map {
       try Normalization($0, epsilon: vision.epsilon, weights: &weights)
     }
-    projection = try Linear(
-      names.projectionWeight, bias: names.projectionBias, weights: &weights)
+    projection = try weights.takeLinear(names.projectionWeight, bias: names.projectionBias)
     scale1 = try weights.take(names.layerScale1)
     norm2 = try Normalization(
       names.norm2Weight, bias: names.norm2Bias, epsilon: vision.epsilon, weights: &weights)
-    fc1 = try Linear(names.fc1Weight, bias: names.fc1Bias, weights: &weights)
-    fc2 = try Linear(names.fc2Weight, bias: names.fc2Bias, weights: &weights)
+    fc1 = try weights.takeLinear(names.fc1Weight, bias: names.fc1Bias)
+    fc2 = try weights.takeLinear(names.fc2Weight, bias: names.fc2Bias)
     scale2 = try weights.take(names.layerScale2)
   }
 
-  /// x [T, C], in place.
-  func forward(_ x: Tensor, scratch: Scratch, device: any Device) throws {
-    try norm1.apply(x, into: scratch.normalized, on: device)
-    try q.apply(scratch.normalized, into: scratch.q, on: device)
-    try k.apply(scratch.normalized, into: scratch.k, on: device)
-    try v.apply(scratch.normalized, into: scratch.v, on: device)
-    try qNorm?.apply(scratch.q, into: scratch.q, on: device)
-    try kNorm?.apply(scratch.k, into: scratch.k, on: device)
-    try device.bidirectionalAttention(
-      q: scratch.q, k: scratch.k, v: scratch.v, heads: heads, into: scratch.normalized)
-    try projection.apply(scratch.normalized, into: scratch.q, on: device)
-    try device.addScaled(scratch.q, scale: scale1, to: x)
+  private var grouping: RowGrouping { .pictures(rowsEach: rowsEach) }
 
-    try norm2.apply(x, into: scratch.normalized, on: device)
-    try fc1.apply(scratch.normalized, into: scratch.wide, on: device)
-    try device.gelu(scratch.wide)
-    try fc2.apply(scratch.wide, into: scratch.q, on: device)
-    try device.addScaled(scratch.q, scale: scale2, to: x)
+  /// x [T, C], in place.
+  ///
+  /// - Parameters:
+  ///   - pass: nil outside training.
+  ///   - dropPath: For each branch a factor for each tile; nil: 1.
+  func forward(
+    _ x: Tensor, _ a: VisionActivations, on device: any Device, _ pass: TrainingPass? = nil,
+    dropPath: BranchFactors? = nil
+  ) throws {
+    a.input?.copyElements(from: x)
+    try norm1.forward(x, into: a.normalized1, on: device)
+    try q.forward(a.normalized1, grouping: grouping, into: a.rawQ, on: device, pass)
+    try k.forward(a.normalized1, grouping: grouping, into: a.rawK, on: device, pass)
+    try v.forward(a.normalized1, grouping: grouping, into: a.v, on: device, pass)
+    try normalizeHeads(a, on: device)
+    try device.bidirectionalAttention(
+      q: a.q, k: a.k, v: a.v, heads: heads, rowsEach: rowsEach, into: a.attention)
+    try projection.forward(a.attention, grouping: grouping, into: a.branch1, on: device, pass)
+    try add(a.branch1, scale: scale1, factors: dropPath?.attention, to: x, on: device, pass)
+
+    a.middle?.copyElements(from: x)
+    try norm2.forward(x, into: a.normalized2, on: device)
+    try fc1.forward(a.normalized2, grouping: grouping, into: a.wide, on: device, pass)
+    try activate(a, on: device)
+    try fc2.forward(a.activated, grouping: grouping, into: a.branch2, on: device, pass)
+    try add(a.branch2, scale: scale2, factors: dropPath?.feedForward, to: x, on: device, pass)
+  }
+
+  /// Computes again what ``VisionActivations/thin()`` let go.
+  func recompute(_ a: VisionActivations, on device: any Device) throws {
+    guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }
+    try norm1.forward(input, into: a.normalized1, on: device)
+    try normalizeHeads(a, on: device)
+    try norm2.forward(middle, into: a.normalized2, on: device)
+    try activate(a, on: device)
+  }
+
+  /// dX [T, C]: the gradient of the output becomes that of the input.
+  ///
+  /// - Parameters:
+  ///   - a: All distinct, as the forward pass or ``recompute(_:on:)`` left it.
+  ///   - wantsInput: false where nothing in front is trained; dX is worthless then.
+  func backward(
+    dX: Tensor, _ a: VisionActivations, _ pass: TrainingPass, dropPath: BranchFactors?,
+    wantsInput: Bool
+  ) throws {
+    guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }
+    let device = pass.device
+    let dBranch2 = pass.tensor(dX.shape)
+    try device.addScaledGradient(
+      dX: dX, y: a.branch2, scale: scale2.value, factors: dropPath?.feedForward, into: dBranch2,
+      scale: scale2.gradient)
+    let dWide = pass.tensor(a.wide.shape)
+    try fc2.backward(dY: dBranch2, x: a.activated, grouping: grouping, into: dWide, pass)
+    try device.geluGradient(dY: dWide, x: a.wide, into: dWide)
+    let dNormalized = pass.tensor(dX.shape)
+    try fc1.backward(dY: dWide, x: a.normalized2, grouping: grouping, into: dNormalized, pass)
+    try norm2.backward(dY: dNormalized, x: middle, adding: true, into: dX, on: device)
+
+    let dBranch1 = pass.tensor(dX.shape)
+    try device.addScaledGradient(
+      dX: dX, y: a.branch1, scale: scale1.value, factors: dropPath?.attention, into: dBranch1,
+      scale: scale1.gradient)
+    guard wantsInput || isTrainedBeforeProjection else {
+      return try projection.backward(
+        dY: dBranch1, x: a.attention, grouping: grouping, into: nil, pass)
+    }
+    try projection.backward(
+      dY: dBranch1, x: a.attention, grouping: grouping, into: dNormalized, pass)
+    let (dQ, dK, dV) = (pass.tensor(dX.shape), pass.tensor(dX.shape), pass.tensor(dX.shape))
+    try device.bidirectionalAttentionGradient(
+      dY: dNormalized, q: a.q, k: a.k, v: a.v, y: a.attention, heads: heads, rowsEach: rowsEach,
+      dQ: dQ, dK: dK, dV: dV)
+    try qNorm?.backward(dY: dQ, x: a.rawQ, into: dQ, on: device)
+    try kNorm?.backward(dY: dK, x: a.rawK, into: dK, on: device)
+    let wanted = wantsInput || norm1.isTrained ? dNormalized : nil
+    try q.backward(dY: dQ, x: a.normalized1, grouping: grouping, into: wanted, pass)
+    try k.backward(dY: dK, x: a.normalized1, grouping: grouping, adding: true, into: wanted, pass)
+    try v.backward(dY: dV, x: a.normalized1, grouping: grouping, adding: true, into: wanted, pass)
+    guard let wanted else { return }
+    try norm1.backward(dY: wanted, x: input, adding: true, into: dX, on: device)
+  }
+
+  private var isTrainedBeforeProjection: Bool {
+    norm1.isTrained || q.isTrained || qNorm?.isTrained == true || kNorm?.isTrained == true
+  }
+
+  private func normalizeHeads(_ a: VisionActivations, on device: any Device) throws {
+    if let qNorm { try qNorm.forward(a.rawQ, into: a.q, on: device) }
+    if let kNorm { try kNorm.forward(a.rawK, into: a.k, on: device) }
+  }
+
+  private func activate(_ a: VisionActivations, on device: any Device) throws {
+    if a.activated.baseAddress != a.wide.baseAddress { a.activated.copyElements(from: a.wide) }
+    try device.gelu(a.activated)
+  }
+
+  private func add(
+    _ branch: Tensor, scale: ModelWeight, factors: [Float]?, to x: Tensor, on device: any Device,
+    _ pass: TrainingPass?
+  ) throws {
+    if let pass, let factors {
+      try pass.device.addScaled(branch, scale: scale.value, factors: factors, to: x)
+    } else {
+      try device.addScaled(branch, scale: scale.value, to: x)
+    }
   }
 }

@@ -8,10 +8,10 @@ import Tensors
 /// output the projector takes (`select_layer`) are not part of the model, and no norm follows
 /// the last.
 ///
-/// One tile is one call, so that every product has the same shape whatever picture it is from
-/// and whatever company it is in.
+/// Several tiles may be one call. Each is computed in products of its own, of a shape that the
+/// model sets, so that its bits do not depend on the company it is in.
 ///
-/// Legend: P patches of a tile, C channels.
+/// Legend: n tiles, P patches of a tile, C channels.
 public struct VisionStage: Sendable {
   /// Layers held.
   public let layers: Range<Int>
@@ -21,13 +21,14 @@ public struct VisionStage: Sendable {
   public let hiddenShape: [Int]
   /// Bytes of weights held, mapped from the checkpoint or computed from it.
   public let weightBytes: Int
-  /// Most bytes held besides weights, by one embed or forward call.
+  /// Most bytes held besides weights, by one embed or forward call with one tile.
   public let workingBytes: Int
 
   private let device: any Device
-  private let feedForward: Int
-  private let embedding: VisionEmbedding?
-  private let blocks: [VisionLayer]
+  let feedForward: Int
+  let normalizesHeads: Bool
+  let embedding: VisionEmbedding?
+  let blocks: [VisionLayer]
 
   /// Whether the stage holds the embeddings.
   public var isFirst: Bool { layers.lowerBound == 0 }
@@ -40,16 +41,24 @@ public struct VisionStage: Sendable {
     _ configuration: ModelConfiguration, layers: Range<Int>, checkpoint: CheckpointReader,
     device: any Device
   ) throws {
+    var weights = StageWeights(checkpoint, part: "vision", layers: layers)
+    try self.init(configuration, layers: layers, weights: &weights, device: device)
+  }
+
+  init(
+    _ configuration: ModelConfiguration, layers: Range<Int>, weights: inout StageWeights,
+    device: any Device
+  ) throws {
     let vision = configuration.vision
     try LayerSplit.check(
       layers, available: configuration.usedVisionLayers, part: "vision encoder")
-    var weights = StageWeights(checkpoint, part: "vision", layers: layers)
     self.layers = layers
     self.layerCount = configuration.usedVisionLayers
     self.device = device
     let rows = 1 + configuration.gridSize * configuration.gridSize
     hiddenShape = [rows, vision.hiddenSize]
     feedForward = vision.intermediateSize
+    normalizesHeads = vision.qkNormalization
     embedding =
       layers.lowerBound == 0
       ? try VisionEmbedding(configuration, weights: &weights) : nil
@@ -59,11 +68,13 @@ public struct VisionStage: Sendable {
     weightBytes = weights.byteCount
     workingBytes = max(
       embedding?.scratchBytes ?? 0,
-      VisionLayer.Scratch.byteCount(
-        rows: rows, width: vision.hiddenSize, feedForward: feedForward))
+      VisionActivations.byteCount(
+        .init(
+          rows: rows, width: vision.hiddenSize, feedForward: feedForward,
+          normalizesHeads: normalizesHeads)))
   }
 
-  /// pixels [3, H, W] → hidden [1 + P, C], the input of layer 0.
+  /// pixels [n, 3, H, W] → hidden [n, 1 + P, C], the input of layer 0; or both without n.
   ///
   /// - Throws: `TensorError` for a wrong shape,
   ///   ``InternVLError/wrongStage(what:layers:needed:)``.
@@ -72,28 +83,44 @@ public struct VisionStage: Sendable {
       throw InternVLError.wrongStage(what: "embed pixels", layers: layers, needed: "first")
     }
     let side = embedding.imageSize
-    try pixels.require(shape: [3, side, side], "pixels of a tile")
+    let tiles = try check(hidden)
+    let shape = [3, side, side]
+    try pixels.require(
+      shape: hidden.shape.count == 3 ? [tiles] + shape : shape, "pixels of \(tiles) tiles")
     try pixels.require(.float32, what: "pixels of a tile")
-    try check(hidden)
-    try embedding.forward(pixels, into: hidden, on: device)
+    try embedding.forward(
+      pixels.reshaped([tiles] + shape), into: hidden.reshaped([tiles] + hiddenShape), on: device)
   }
 
-  /// hidden [1 + P, C] of one tile through the stage's layers, in place.
+  /// hidden [n, 1 + P, C], or [1 + P, C] of one tile, through the stage's layers, in place.
   ///
   /// - Parameter isCancelled: Asked before each layer.
   /// - Throws: `CancellationError` once `isCancelled` says so, `TensorError` for a wrong shape.
   public func forward(_ hidden: Tensor, isCancelled: () -> Bool = { false }) throws {
-    try check(hidden)
-    let scratch = VisionLayer.Scratch(
-      rows: hiddenShape[0], width: hiddenShape[1], feedForward: feedForward)
+    let tiles = try check(hidden)
+    let activations = VisionActivations(sharing: shape(tiles: tiles)) {
+      Tensor(uninitialized: .float32, $0)
+    }
+    let rows = hidden.reshaped([tiles * hiddenShape[0], hiddenShape[1]])
     for block in blocks {
       if isCancelled() { throw CancellationError() }
-      try block.forward(hidden, scratch: scratch, device: device)
+      try block.forward(rows, activations, on: device)
     }
   }
 
-  private func check(_ hidden: Tensor) throws {
-    try hidden.require(shape: hiddenShape, "vision hidden states of a tile")
+  func shape(tiles: Int) -> VisionActivations.Shape {
+    VisionActivations.Shape(
+      rows: tiles * hiddenShape[0], width: hiddenShape[1], feedForward: feedForward,
+      normalizesHeads: normalizesHeads)
+  }
+
+  /// - Returns: the number of tiles.
+  private func check(_ hidden: Tensor) throws -> Int {
+    let isBatch = hidden.shape.count == 3
+    let tiles = isBatch ? hidden.shape[0] : 1
+    try hidden.require(
+      shape: isBatch ? [tiles] + hiddenShape : hiddenShape, "vision hidden states")
     try hidden.require(.float32, what: "vision hidden states of a tile")
+    return tiles
   }
 }

@@ -1,0 +1,74 @@
+import Kernels
+import Tensors
+
+/// A tensor that is trained: its elements, their gradient and AdamW's moments, all float32.
+///
+/// Layers hold views of ``value`` and add to views of ``gradient``. Owned by the thread that
+/// computes.
+public final class Parameter: @unchecked Sendable {
+  /// As the release names it; adapters as PEFT does, see ``AdapterNames``.
+  public let name: String
+  public let value: Tensor
+  public let gradient: Tensor
+  public let firstMoment: Tensor
+  public let secondMoment: Tensor
+  /// How a checkpoint stores it.
+  public let storedType: ScalarType
+  /// Whether Hugging Face's Trainer lets it decay: not biases, and not norms it knows.
+  public let decaysInHF: Bool
+
+  /// What is computed from the value, once for all forward passes, is computed anew by this.
+  var refresh: (() -> Void)?
+
+  /// - Parameters:
+  ///   - start: the elements, unless `state` has them: float32 or bfloat16.
+  ///   - state: a checkpoint to go on from.
+  /// - Throws: what `state` throws; `TensorError` for a tensor in it of another shape or type.
+  init(
+    _ name: String, start: Tensor, storedType: ScalarType, decaysInHF: Bool,
+    state: (any TrainingState)?
+  ) throws {
+    self.name = name
+    self.storedType = storedType
+    self.decaysInHF = decaysInHF
+    func restored(_ kind: TrainingStateKind) throws -> Tensor? {
+      guard let tensor = try state?.tensor(kind, of: name) else { return nil }
+      try tensor.require(shape: start.shape, "\(kind.rawValue) of \(name)")
+      try tensor.require(.float32, what: "\(kind.rawValue) of \(name)")
+      let copy = Tensor(uninitialized: .float32, start.shape)
+      copy.copyElements(from: tensor)
+      return copy
+    }
+    value = try restored(.value) ?? Tensor(start.floats, start.shape)
+    firstMoment = try restored(.firstMoment) ?? Tensor(zeros: .float32, start.shape)
+    secondMoment = try restored(.secondMoment) ?? Tensor(zeros: .float32, start.shape)
+    gradient = Tensor(zeros: .float32, start.shape)
+  }
+
+  /// Bytes of all four tensors.
+  public var byteCount: Int { 4 * value.byteCount }
+
+  /// To be called after ``value`` has been written to.
+  public func valueDidChange() { refresh?() }
+}
+
+/// Everything a slice holds that belongs into a checkpoint.
+public struct HeldTensor: Sendable {
+  public let name: String
+  /// float32 where it is trained, else as stored.
+  public let tensor: Tensor
+  public let storedType: ScalarType
+  /// Beside the tensor, which is frozen then.
+  var adapter: LowRankAdapter?
+
+  init(_ name: String, _ tensor: Tensor, storedType: ScalarType) {
+    self.name = name
+    self.tensor = tensor
+    self.storedType = storedType
+  }
+
+  public var hasAdapter: Bool { adapter != nil }
+
+  /// The tensor with its adapter's product added in float32; itself where there is none.
+  public func merged() -> Tensor { adapter?.merged(tensor) ?? tensor }
+}

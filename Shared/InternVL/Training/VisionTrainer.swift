@@ -1,0 +1,186 @@
+import Checkpoint
+import Kernels
+import Tensors
+import Training
+
+/// A slice of the vision encoder that trains. See ``VisionStage``.
+///
+/// Legend: n tiles, P patches of a tile, R = 1 + P, C channels.
+public final class VisionTrainer: TrainingSlice {
+  private struct Saved {
+    let microBatch: MicroBatch
+    let step: UInt64
+    /// [n, 3, H, W], where the embeddings are trained.
+    var pixels: Tensor?
+    /// Of the layers whose backward pass will come, the last ones of the slice.
+    var layers: [VisionActivations] = []
+    /// The same with full recomputation: their inputs [n·R, C].
+    var inputs: [Tensor] = []
+  }
+
+  /// The slice as it serves, over the same weights.
+  public let stage: VisionStage
+  public let parameters: [Parameter]
+  public let tensors: [HeldTensor]
+  public let needsInputGradient: Bool
+  public var defersWeightGradients = true
+
+  private let configuration: ModelConfiguration
+  private let device: any TrainingDevice
+  private let options: TrainingOptions
+  private let dropPath: DropPath
+  private var memory = SliceMemory<Saved>()
+
+  /// - Throws: ``InternVLError``, `CheckpointError`, and what the state throws.
+  public init(
+    _ configuration: ModelConfiguration, layers: Range<Int>, weights: TrainingWeights,
+    device: any TrainingDevice, options: TrainingOptions
+  ) throws {
+    let parts = TrainingParts(configuration: configuration, options: options)
+    var taken = StageWeights(
+      weights.model, part: "vision", layers: layers, training: parts.visionWeights(weights))
+    stage = try VisionStage(configuration, layers: layers, weights: &taken, device: device)
+    parameters = taken.parameters
+    tensors = taken.held
+    needsInputGradient = parts.trains(beforeVision: layers.lowerBound)
+    self.configuration = configuration
+    self.device = device
+    self.options = options
+    dropPath = DropPath(
+      rate: options.dropPathRate, layerCount: configuration.vision.layerCount,
+      seed: options.seed, device: device)
+  }
+
+  public var trainingBytes: Int { parameters.reduce(0) { $0 + $1.byteCount } }
+  public var savedBytes: Int { memory.bytes }
+  public var hasBackward: Bool { needsInputGradient || !parameters.isEmpty }
+
+  public func inputShape(of microBatch: MicroBatch) -> [Int]? {
+    guard microBatch.tiles > 0 else { return nil }
+    let side = configuration.imageSize
+    return [microBatch.tiles] + (stage.isFirst ? [3, side, side] : stage.hiddenShape)
+  }
+
+  public func outputShape(of microBatch: MicroBatch) -> [Int]? {
+    microBatch.tiles > 0 ? [microBatch.tiles] + stage.hiddenShape : nil
+  }
+
+  public func forward(
+    _ index: Int, _ microBatch: MicroBatch, step: UInt64, input: Tensor?, into output: Tensor?
+  ) throws {
+    var saved = Saved(microBatch: microBatch, step: step)
+    defer { memory.keep(saved, of: index) }
+    guard let shape = inputShape(of: microBatch), let hiddenShape = outputShape(of: microBatch)
+    else { return }
+    let input = try Slices.require(input, shape, "input of the vision layers")
+    let hidden = try Slices.require(output, hiddenShape, "output of the vision layers")
+    if stage.isFirst {
+      try stage.embed(input, into: hidden)
+      if stage.embedding?.isTrained == true {
+        let pixels = memory.pool.tensor(input.shape)
+        pixels.copyElements(from: input)
+        saved.pixels = pixels
+      }
+    } else {
+      hidden.copyElements(from: input)
+    }
+    let pass = self.pass(microBatch, step)
+    let shapes = stage.shape(tiles: microBatch.tiles)
+    let rows = hidden.reshaped([shapes.rows, shapes.width])
+    let shared = VisionActivations(sharing: shapes, make: pass.tensor)
+    for (place, block) in stage.blocks.enumerated() {
+      let factors = try factors(place, microBatch, step)
+      guard hasBackward, place >= firstTrained else {
+        try block.forward(rows, shared, on: device, pass, dropPath: factors)
+        continue
+      }
+      if options.recompute == .full {
+        saved.inputs.append(pass.copy(rows))
+        try block.forward(rows, shared, on: device, pass, dropPath: factors)
+      } else {
+        var kept = VisionActivations(keeping: shapes, make: pass.tensor)
+        try block.forward(rows, kept, on: device, pass, dropPath: factors)
+        if options.recompute == .selective { kept.thin() }
+        saved.layers.append(kept)
+      }
+    }
+  }
+
+  public func backward(
+    _ index: Int, gradient: Tensor?, into inputGradient: Tensor?
+  ) throws -> (sum: Double, rows: Int)? {
+    let saved = try memory.take(index)
+    guard hasBackward, saved.microBatch.tiles > 0 else { return nil }
+    let tiles = saved.microBatch.tiles
+    let gradient = try Slices.require(
+      gradient, [tiles] + stage.hiddenShape, "gradient of the vision layers' output")
+    let pass = self.pass(saved.microBatch, saved.step)
+    let shapes = stage.shape(tiles: tiles)
+    let dX = pass.copy(gradient.reshaped([shapes.rows, shapes.width]))
+    for place in stage.blocks.indices.reversed() where place >= firstTrained {
+      let block = stage.blocks[place]
+      let factors = try factors(place, saved.microBatch, saved.step)
+      let activations = try activations(place, saved, shapes, pass, factors)
+      try block.backward(
+        dX: dX, activations, pass, dropPath: factors,
+        wantsInput: place > firstTrained || needsInputGradient || saved.pixels != nil)
+    }
+    if needsInputGradient {
+      try Slices.require(
+        inputGradient, gradient.shape, "gradient of the vision layers' input"
+      ).copyElements(from: dX.reshaped(gradient.shape))
+    }
+    if let pixels = saved.pixels {
+      try stage.embedding?.backward(dHidden: dX.reshaped(gradient.shape), pixels: pixels, pass)
+    }
+    memory.leave(pass, of: index)
+    return nil
+  }
+
+  public func accumulate(_ index: Int) throws { try memory.accumulate(index, on: device) }
+
+  public func loss(_ index: Int) throws -> (sum: Double, rows: Int)? {
+    _ = try memory.take(index)
+    return nil
+  }
+
+  public func discard() { memory.discard() }
+
+  /// The first layer of the slice that a backward pass reaches.
+  private var firstTrained: Int { 0 }
+
+  private func pass(_ microBatch: MicroBatch, _ step: UInt64) -> TrainingPass {
+    TrainingPass(
+      device: device, pool: memory.pool, seed: options.seed, step: step,
+      groups: microBatch.pictureGroups(rowsEach: stage.hiddenShape[0]),
+      defers: defersWeightGradients)
+  }
+
+  private func factors(
+    _ place: Int, _ microBatch: MicroBatch, _ step: UInt64
+  ) throws -> BranchFactors? {
+    try dropPath.factors(
+      layer: stage.layers.lowerBound + place, step: step, tiles: microBatch.tilePlaces)
+  }
+
+  /// All that the layer's backward pass reads, computed again as far as it was not kept.
+  private func activations(
+    _ place: Int, _ saved: Saved, _ shape: VisionActivations.Shape, _ pass: TrainingPass,
+    _ factors: BranchFactors?
+  ) throws -> VisionActivations {
+    let kept = place - firstTrained
+    switch options.recompute {
+    case .none: return saved.layers[kept]
+    case .selective:
+      var activations = saved.layers[kept]
+      activations.restore(shape, make: pass.tensor)
+      try stage.blocks[place].recompute(activations, on: device)
+      return activations
+    case .full:
+      let activations = VisionActivations(keeping: shape, make: pass.tensor)
+      try stage.blocks[place].forward(
+        pass.copy(saved.inputs[kept]), activations, on: device, pass, dropPath: factors)
+      return activations
+    }
+  }
+}
