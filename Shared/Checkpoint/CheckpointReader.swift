@@ -104,6 +104,18 @@ public final class CheckpointReader: Sendable {
     try tensor(weight.name, shape: weight.shape, neededFor: neededFor)
   }
 
+  /// The shape and type that a tensor has when it is read, from its file's header alone.
+  ///
+  /// - Throws: ``CheckpointError`` when there is no such tensor, ``ScalarType`` does not have its
+  ///   type, or its shard is not valid.
+  public func entry(_ name: String) throws -> SafetensorsWriter.Entry {
+    let file = try shard(of: name, neededFor: nil)
+    guard let entry = file.entry(name) else {
+      throw CheckpointError.missingTensor(file: file.path, tensor: name, neededFor: nil)
+    }
+    return entry
+  }
+
   /// Checks by the headers of all shards, without reading data, that every weight of the
   /// configuration is there in its shape.
   ///

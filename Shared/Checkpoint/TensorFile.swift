@@ -6,6 +6,9 @@ protocol TensorFile: Sendable {
   /// Names of the tensors, sorted.
   var names: [String] { get }
 
+  /// Shape and type that a tensor would have; nil where there is none, or of an unknown type.
+  func entry(_ name: String) -> SafetensorsWriter.Entry?
+
   /// A tensor of any type that ``ScalarType`` has.
   func tensor(_ name: String, neededFor: String?) throws -> Tensor
 

@@ -93,7 +93,7 @@ public struct CheckpointLayout: Sendable, Equatable {
     try self.init(
       stages: stages, configuration: configuration,
       storedType: { weight in
-        try source.tensor(weight, neededFor: "a checkpoint holds the whole model").scalarType
+        try source.entry(weight.name).scalarType
       },
       saveType: saveType, shardBytes: shardBytes, withOptimizer: withOptimizer)
   }

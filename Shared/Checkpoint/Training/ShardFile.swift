@@ -71,8 +71,9 @@ extension ScalarType {
 }
 
 extension Tensor {
-  /// A copy of a float32 or bfloat16 tensor as the other of the two types.
+  /// A float32 or bfloat16 tensor as the other of the two types; itself if it is of the type.
   func converted(to type: ScalarType) -> Tensor {
+    if scalarType == type { return self }
     let result = Tensor(uninitialized: type, shape)
     switch (scalarType, type) {
     case (.float32, .bfloat16):
@@ -88,8 +89,7 @@ extension Tensor {
         }
       }
     default:
-      precondition(scalarType == type, "\(scalarType) as \(type)")
-      result.copyElements(from: self)
+      preconditionFailure("\(scalarType) as \(type)")
     }
     return result
   }

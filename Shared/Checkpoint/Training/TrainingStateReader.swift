@@ -30,29 +30,50 @@ public final class TrainingStateReader: Sendable {
       .map { String($0.dropFirst(prefix.count)) }
   }
 
-  /// A parameter in float32: its master, or else the weight of the model, widened.
+  /// A parameter in float32: its master, or else the weight of the model, widened; nil when there
+  /// is neither.
   ///
-  /// - Throws: ``CheckpointError`` when there is neither, or it has another shape.
-  public func value(_ name: String, shape: [Int]) throws -> Tensor {
-    if let master = try tensor(OptimizerNames.master(name), shape: shape) { return master }
-    let weight = try model.tensor(
-      name, shape: shape, neededFor: "the run that is resumed trains it")
-    return weight.scalarType == .float32 ? weight : weight.converted(to: .float32)
+  /// - Throws: ``CheckpointError`` when its file is not valid.
+  public func value(of parameter: String) throws -> Tensor? {
+    if let master = try float32(OptimizerNames.master(parameter)) { return master }
+    guard model.contains(parameter) else { return nil }
+    return try model.tensor(parameter).converted(to: .float32)
   }
 
-  /// The mean of a parameter's gradients, float32.
+  /// The running mean of a parameter's gradients, float32; nil when the run that wrote the
+  /// checkpoint did not train it.
   ///
-  /// - Throws: ``CheckpointError/missingState(folder:parameter:state:)`` when the run that wrote
-  ///   the checkpoint did not train the parameter.
-  public func firstMoment(_ name: String, shape: [Int]) throws -> Tensor {
-    try required(OptimizerNames.firstMoment(name), of: name, "first moment", shape)
+  /// - Throws: ``CheckpointError`` when its file is not valid.
+  public func firstMoment(of parameter: String) throws -> Tensor? {
+    try float32(OptimizerNames.firstMoment(parameter))
   }
 
-  /// The mean of their squares, float32.
+  /// The running mean of their squares.
   ///
-  /// - Throws: what ``firstMoment(_:shape:)`` throws.
-  public func secondMoment(_ name: String, shape: [Int]) throws -> Tensor {
-    try required(OptimizerNames.secondMoment(name), of: name, "second moment", shape)
+  /// - Throws: what ``firstMoment(of:)`` throws.
+  public func secondMoment(of parameter: String) throws -> Tensor? {
+    try float32(OptimizerNames.secondMoment(parameter))
+  }
+
+  /// Checks, by headers alone, that there are moments of all these parameters in their shapes.
+  ///
+  /// - Throws: ``CheckpointError/missingState(folder:parameter:state:)``, and errors of files and
+  ///   shapes.
+  public func require(_ parameters: [Weight]) throws {
+    for parameter in parameters {
+      for name in OptimizerNames.all(of: parameter.name, withMaster: false) {
+        guard let optimizer, optimizer.contains(name) else {
+          throw CheckpointError.missingState(
+            folder: folder, parameter: parameter.name, state: name)
+        }
+        let entry = try optimizer.entry(name)
+        guard entry.shape == parameter.shape, entry.scalarType == .float32 else {
+          throw CheckpointError.unexpectedTensor(
+            file: folder, tensor: name, expected: "float32 \(parameter.shape)",
+            found: "\(entry.scalarType) \(entry.shape)")
+        }
+      }
+    }
   }
 
   /// A tensor by its full name: `exp_avg.NAME`, `exp_avg_sq.NAME`, `master.NAME`, or that of a
@@ -64,19 +85,13 @@ public final class TrainingStateReader: Sendable {
     return model.contains(name) ? try model.tensor(name) : nil
   }
 
-  private func required(
-    _ name: String, of parameter: String, _ state: String, _ shape: [Int]
-  ) throws -> Tensor {
-    guard let tensor = try tensor(name, shape: shape) else {
-      throw CheckpointError.missingState(folder: folder, parameter: parameter, state: state)
+  private func float32(_ name: String) throws -> Tensor? {
+    guard let optimizer, optimizer.contains(name) else { return nil }
+    let tensor = try optimizer.tensor(name)
+    guard tensor.scalarType == .float32 else {
+      throw CheckpointError.unexpectedTensor(
+        file: folder, tensor: name, expected: "float32", found: "\(tensor.scalarType)")
     }
     return tensor
-  }
-
-  private func tensor(_ name: String, shape: [Int]) throws -> Tensor? {
-    guard let optimizer, optimizer.contains(name) else { return nil }
-    let tensor = try optimizer.tensor(
-      name, shape: shape, neededFor: "the run that is resumed trains it")
-    return tensor.scalarType == .float32 ? tensor : tensor.converted(to: .float32)
   }
 }

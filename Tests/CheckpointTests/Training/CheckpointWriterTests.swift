@@ -18,19 +18,24 @@ import Testing
     #expect(reader.updates == 3)
     for held in try run.stages(1)[0] {
       let value = SmallRun.value(held.name, held.shape)
-      #expect(try reader.value(held.name, shape: held.shape).floats == value.floats)
+      #expect(try reader.value(of: held.name)?.floats == value.floats)
       #expect(
         try reader.model.tensor(held.name).floats == value.converted(to: type).floats, "\(held)")
       #expect(
-        try reader.firstMoment(held.name, shape: held.shape).floats
+        try reader.firstMoment(of: held.name)?.floats
           == SmallRun.value(held.name, held.shape, "first").floats)
       #expect(
-        try reader.secondMoment(held.name, shape: held.shape).floats
+        try reader.secondMoment(of: held.name)?.floats
           == SmallRun.value(held.name, held.shape, "second").floats)
       #expect(try (reader.tensor(named: "master.\(held.name)") == nil) == (type == .float32))
     }
     let unheld = "vision_model.encoder.layers.2.attn.qkv.weight"
     #expect(try reader.model.tensor(unheld).floats == run.source.tensor(unheld).floats)
-    #expect(throws: CheckpointError.self) { try reader.firstMoment(unheld, shape: [24, 8]) }
+    #expect(try reader.firstMoment(of: unheld) == nil)
+    try reader.require(run.stages(1)[0].map { Weight($0.name, $0.shape) })
+    #expect(
+      throws: CheckpointError.missingState(
+        folder: saved.path, parameter: unheld, state: "exp_avg.\(unheld)")
+    ) { try reader.require([Weight(unheld, [24, 8])]) }
   }
 }
