@@ -1241,7 +1241,7 @@ const ProtobufCMessageDescriptor chiasm__v1__lo_rasettings__descriptor =
   (ProtobufCMessageInit) chiasm__v1__lo_rasettings__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__field_descriptors[15] =
+static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__field_descriptors[16] =
 {
   {
     "seed",
@@ -1423,6 +1423,18 @@ static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__fiel
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "image_token",
+    16,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__PrepareTrainingRequest, has_image_token),
+    offsetof(Chiasm__V1__PrepareTrainingRequest, image_token),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__prepare_training_request__field_indices_by_name[] = {
   8,   /* field[8] = beta1 */
@@ -1430,6 +1442,7 @@ static const unsigned chiasm__v1__prepare_training_request__field_indices_by_nam
   12,   /* field[12] = decay */
   6,   /* field[6] = drop_path_rate */
   10,   /* field[10] = epsilon */
+  15,   /* field[15] = image_token */
   14,   /* field[14] = keep_gradients */
   5,   /* field[5] = language_lora */
   7,   /* field[7] = recompute */
@@ -1444,7 +1457,7 @@ static const unsigned chiasm__v1__prepare_training_request__field_indices_by_nam
 static const ProtobufCIntRange chiasm__v1__prepare_training_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 15 }
+  { 0, 16 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descriptor =
 {
@@ -1454,7 +1467,7 @@ const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descripto
   "Chiasm__V1__PrepareTrainingRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__PrepareTrainingRequest),
-  15,
+  16,
   chiasm__v1__prepare_training_request__field_descriptors,
   chiasm__v1__prepare_training_request__field_indices_by_name,
   1,  chiasm__v1__prepare_training_request__number_ranges,
@@ -1666,7 +1679,7 @@ const ProtobufCMessageDescriptor chiasm__v1__micro_batch_sample__descriptor =
   (ProtobufCMessageInit) chiasm__v1__micro_batch_sample__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__feed_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor chiasm__v1__feed_request__field_descriptors[7] =
 {
   {
     "step",
@@ -1740,8 +1753,21 @@ static const ProtobufCFieldDescriptor chiasm__v1__feed_request__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "attempt",
+    7,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__FeedRequest, has_attempt),
+    offsetof(Chiasm__V1__FeedRequest, attempt),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__feed_request__field_indices_by_name[] = {
+  6,   /* field[6] = attempt */
   4,   /* field[4] = label */
   5,   /* field[5] = loss_scale */
   1,   /* field[1] = micro_batch */
@@ -1752,7 +1778,7 @@ static const unsigned chiasm__v1__feed_request__field_indices_by_name[] = {
 static const ProtobufCIntRange chiasm__v1__feed_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__feed_request__descriptor =
 {
@@ -1762,7 +1788,7 @@ const ProtobufCMessageDescriptor chiasm__v1__feed_request__descriptor =
   "Chiasm__V1__FeedRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__FeedRequest),
-  6,
+  7,
   chiasm__v1__feed_request__field_descriptors,
   chiasm__v1__feed_request__field_indices_by_name,
   1,  chiasm__v1__feed_request__number_ranges,
@@ -1851,7 +1877,7 @@ const ProtobufCMessageDescriptor chiasm__v1__training_action__descriptor =
   (ProtobufCMessageInit) chiasm__v1__training_action__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__training_step_request__field_descriptors[4] =
+static const ProtobufCFieldDescriptor chiasm__v1__training_step_request__field_descriptors[5] =
 {
   {
     "step",
@@ -1901,9 +1927,22 @@ static const ProtobufCFieldDescriptor chiasm__v1__training_step_request__field_d
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "attempt",
+    5,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__TrainingStepRequest, has_attempt),
+    offsetof(Chiasm__V1__TrainingStepRequest, attempt),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__training_step_request__field_indices_by_name[] = {
   1,   /* field[1] = action */
+  4,   /* field[4] = attempt */
   3,   /* field[3] = forward_only */
   2,   /* field[2] = micro_batches */
   0,   /* field[0] = step */
@@ -1911,7 +1950,7 @@ static const unsigned chiasm__v1__training_step_request__field_indices_by_name[]
 static const ProtobufCIntRange chiasm__v1__training_step_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 4 }
+  { 0, 5 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__training_step_request__descriptor =
 {
@@ -1921,7 +1960,7 @@ const ProtobufCMessageDescriptor chiasm__v1__training_step_request__descriptor =
   "Chiasm__V1__TrainingStepRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__TrainingStepRequest),
-  4,
+  5,
   chiasm__v1__training_step_request__field_descriptors,
   chiasm__v1__training_step_request__field_indices_by_name,
   1,  chiasm__v1__training_step_request__number_ranges,
@@ -2210,7 +2249,7 @@ const ProtobufCMessageDescriptor chiasm__v1__training_step_reply__descriptor =
   (ProtobufCMessageInit) chiasm__v1__training_step_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__forward_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor chiasm__v1__forward_request__field_descriptors[4] =
 {
   {
     "step",
@@ -2248,8 +2287,21 @@ static const ProtobufCFieldDescriptor chiasm__v1__forward_request__field_descrip
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "attempt",
+    4,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__ForwardRequest, has_attempt),
+    offsetof(Chiasm__V1__ForwardRequest, attempt),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__forward_request__field_indices_by_name[] = {
+  3,   /* field[3] = attempt */
   2,   /* field[2] = chunk */
   1,   /* field[1] = micro_batch */
   0,   /* field[0] = step */
@@ -2257,7 +2309,7 @@ static const unsigned chiasm__v1__forward_request__field_indices_by_name[] = {
 static const ProtobufCIntRange chiasm__v1__forward_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__forward_request__descriptor =
 {
@@ -2267,7 +2319,7 @@ const ProtobufCMessageDescriptor chiasm__v1__forward_request__descriptor =
   "Chiasm__V1__ForwardRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__ForwardRequest),
-  3,
+  4,
   chiasm__v1__forward_request__field_descriptors,
   chiasm__v1__forward_request__field_indices_by_name,
   1,  chiasm__v1__forward_request__number_ranges,
@@ -2494,7 +2546,7 @@ const ProtobufCMessageDescriptor chiasm__v1__saved_shard__descriptor =
   (ProtobufCMessageInit) chiasm__v1__saved_shard__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptors[6] =
+static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptors[7] =
 {
   {
     "folder",
@@ -2557,8 +2609,20 @@ static const ProtobufCFieldDescriptor chiasm__v1__save_request__field_descriptor
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
-    "volatile_copy",
+    "updates",
     6,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT64,
+    offsetof(Chiasm__V1__SaveRequest, has_updates),
+    offsetof(Chiasm__V1__SaveRequest, updates),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "volatile_copy",
+    7,
     PROTOBUF_C_LABEL_OPTIONAL,
     PROTOBUF_C_TYPE_BOOL,
     offsetof(Chiasm__V1__SaveRequest, has_volatile_copy),
@@ -2575,12 +2639,13 @@ static const unsigned chiasm__v1__save_request__field_indices_by_name[] = {
   1,   /* field[1] = model */
   2,   /* field[2] = optimizer_path */
   4,   /* field[4] = scalar */
-  5,   /* field[5] = volatile_copy */
+  5,   /* field[5] = updates */
+  6,   /* field[6] = volatile_copy */
 };
 static const ProtobufCIntRange chiasm__v1__save_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor =
 {
@@ -2590,7 +2655,7 @@ const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor =
   "Chiasm__V1__SaveRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__SaveRequest),
-  6,
+  7,
   chiasm__v1__save_request__field_descriptors,
   chiasm__v1__save_request__field_indices_by_name,
   1,  chiasm__v1__save_request__number_ranges,

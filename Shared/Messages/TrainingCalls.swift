@@ -7,13 +7,15 @@ public struct ForwardRequest: Message {
   public var microBatch: Int = 0
   /// Which of the receiver's slices of layers.
   public var chunk: Int = 0
+  public var attempt: Int = 0
 
   public init() {}
 
-  public init(step: UInt64 = 0, microBatch: Int = 0, chunk: Int = 0) {
+  public init(step: UInt64 = 0, microBatch: Int = 0, chunk: Int = 0, attempt: Int = 0) {
     self.step = step
     self.microBatch = microBatch
     self.chunk = chunk
+    self.attempt = attempt
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -36,12 +38,14 @@ extension ForwardRequest: CodedMessage {
       microBatch = try Read.integer(c.micro_batch, "ForwardRequest.micro_batch")
     }
     if c.has_chunk != 0 { chunk = try Read.integer(c.chunk, "ForwardRequest.chunk") }
+    if c.has_attempt != 0 { attempt = try Read.integer(c.attempt, "ForwardRequest.attempt") }
   }
 
   func fill(_ c: inout Chiasm__V1__ForwardRequest, _ memory: BumpMemory) {
     if step != 0 { (c.has_step, c.step) = (1, step) }
     if microBatch != 0 { (c.has_micro_batch, c.micro_batch) = (1, UInt32(clamping: microBatch)) }
     if chunk != 0 { (c.has_chunk, c.chunk) = (1, UInt32(clamping: chunk)) }
+    if attempt != 0 { (c.has_attempt, c.attempt) = (1, UInt32(clamping: attempt)) }
   }
 }
 

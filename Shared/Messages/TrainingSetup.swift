@@ -66,6 +66,8 @@ public struct PrepareTrainingRequest: Message {
   public var resume: String?
   /// Gradients are kept after the update, to be fetched.
   public var keepGradients: Bool = false
+  /// The id in whose places the first language stage puts image rows.
+  public var imageToken: Int?
 
   public init() {}
 
@@ -74,7 +76,7 @@ public struct PrepareTrainingRequest: Message {
     trainLanguage: Bool = false, visionLoRA: LoRASettings? = nil, languageLoRA: LoRASettings? = nil,
     dropPathRate: Double = 0, recompute: String = "", beta1: Double = 0, beta2: Double = 0,
     epsilon: Double = 0, weightDecay: Double = 0, decay: String = "", resume: String? = nil,
-    keepGradients: Bool = false
+    keepGradients: Bool = false, imageToken: Int? = nil
   ) {
     self.seed = seed
     self.trainVision = trainVision
@@ -91,6 +93,7 @@ public struct PrepareTrainingRequest: Message {
     self.decay = decay
     self.resume = resume
     self.keepGradients = keepGradients
+    self.imageToken = imageToken
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -123,6 +126,9 @@ extension PrepareTrainingRequest: CodedMessage {
     decay = try Read.string(c.decay, "PrepareTrainingRequest.decay") ?? ""
     resume = try Read.string(c.resume, "PrepareTrainingRequest.resume")
     keepGradients = c.has_keep_gradients != 0 && c.keep_gradients != 0
+    if c.has_image_token != 0 {
+      imageToken = try Read.integer(c.image_token, "PrepareTrainingRequest.image_token")
+    }
   }
 
   func fill(_ c: inout Chiasm__V1__PrepareTrainingRequest, _ memory: BumpMemory) {
@@ -141,6 +147,7 @@ extension PrepareTrainingRequest: CodedMessage {
     if !decay.isEmpty { c.decay = memory.string(decay) }
     if let resume { c.resume = memory.string(resume) }
     if keepGradients { (c.has_keep_gradients, c.keep_gradients) = (1, 1) }
+    if let imageToken { (c.has_image_token, c.image_token) = (1, UInt32(clamping: imageToken)) }
   }
 }
 

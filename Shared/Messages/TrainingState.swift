@@ -51,14 +51,18 @@ public struct SaveRequest: Message {
   public var mergeLoRA: Bool = false
   /// Type of all floating-point tensors of the model's files; nil: each as the release has it.
   public var scalarType: ScalarType?
-  /// Not to be synced to a disk: the folder lies in memory.
+  /// Need not be synced to a disk: the folder lies in memory.
   public var isVolatile: Bool = false
+  /// Updates that the parameters must have seen: a snapshot that comes too late is refused;
+  /// nil: however many.
+  public var updates: Int?
 
   public init() {}
 
   public init(
     folder: String = "", model: [SavedShard] = [], optimizerPath: String? = nil,
-    mergeLoRA: Bool = false, scalarType: ScalarType? = nil, isVolatile: Bool = false
+    mergeLoRA: Bool = false, scalarType: ScalarType? = nil, isVolatile: Bool = false,
+    updates: Int? = nil
   ) {
     self.folder = folder
     self.model = model
@@ -66,6 +70,7 @@ public struct SaveRequest: Message {
     self.mergeLoRA = mergeLoRA
     self.scalarType = scalarType
     self.isVolatile = isVolatile
+    self.updates = updates
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -91,6 +96,7 @@ extension SaveRequest: CodedMessage {
       scalarType = try ScalarType(number: c.scalar.rawValue, in: "SaveRequest.scalar")
     }
     isVolatile = c.has_volatile_copy != 0 && c.volatile_copy != 0
+    if c.has_updates != 0 { updates = try Read.integer(c.updates, "SaveRequest.updates") }
   }
 
   func fill(_ c: inout Chiasm__V1__SaveRequest, _ memory: BumpMemory) {
@@ -100,6 +106,7 @@ extension SaveRequest: CodedMessage {
     if mergeLoRA { (c.has_merge_lora, c.merge_lora) = (1, 1) }
     if let scalarType { (c.has_scalar, c.scalar) = (1, Chiasm__V1__ScalarType(scalarType.number)) }
     if isVolatile { (c.has_volatile_copy, c.volatile_copy) = (1, 1) }
+    if let updates { (c.has_updates, c.updates) = (1, UInt64(clamping: updates)) }
   }
 }
 
@@ -140,7 +147,7 @@ extension SaveReply: CodedMessage {
 /// Asks for tensors by parameters' names, at most 64 of them, for probes.
 public struct FetchRequest: Message {
   public var names: [String] = []
-  /// "value" or "gradient".
+  /// "value", "gradient", "exp_avg" or "exp_avg_sq".
   public var what: String = ""
 
   public init() {}

@@ -67,12 +67,14 @@ public struct FeedRequest: Message {
   public var labels: [Int32] = []
   /// For the last language stage: what a row's loss counts in the step's.
   public var lossScale: Double = 0
+  /// Tells the attempts at one step apart, so that nothing of an earlier one is taken for this.
+  public var attempt: Int = 0
 
   public init() {}
 
   public init(
     step: UInt64 = 0, microBatch: Int = 0, samples: [MicroBatchSample] = [], tokens: [Int32] = [],
-    labels: [Int32] = [], lossScale: Double = 0
+    labels: [Int32] = [], lossScale: Double = 0, attempt: Int = 0
   ) {
     self.step = step
     self.microBatch = microBatch
@@ -80,6 +82,7 @@ public struct FeedRequest: Message {
     self.tokens = tokens
     self.labels = labels
     self.lossScale = lossScale
+    self.attempt = attempt
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -105,6 +108,7 @@ extension FeedRequest: CodedMessage {
     tokens = try Read.integers(c.n_token, c.token, "FeedRequest.token")
     labels = try Read.integers(c.n_label, c.label, "FeedRequest.label")
     if c.has_loss_scale != 0 { lossScale = c.loss_scale }
+    if c.has_attempt != 0 { attempt = try Read.integer(c.attempt, "FeedRequest.attempt") }
   }
 
   func fill(_ c: inout Chiasm__V1__FeedRequest, _ memory: BumpMemory) {
@@ -114,6 +118,7 @@ extension FeedRequest: CodedMessage {
     if !tokens.isEmpty { (c.n_token, c.token) = (tokens.count, memory.integers(tokens)) }
     if !labels.isEmpty { (c.n_label, c.label) = (labels.count, memory.integers(labels)) }
     if lossScale != 0 { (c.has_loss_scale, c.loss_scale) = (1, lossScale) }
+    if attempt != 0 { (c.has_attempt, c.attempt) = (1, UInt32(clamping: attempt)) }
   }
 }
 
@@ -190,17 +195,20 @@ public struct TrainingStepRequest: Message {
   public var microBatches: Int = 0
   /// No gradients: the loss alone.
   public var forwardOnly: Bool = false
+  /// As the micro-batches were fed.
+  public var attempt: Int = 0
 
   public init() {}
 
   public init(
     step: UInt64 = 0, actions: [TrainingAction] = [], microBatches: Int = 0,
-    forwardOnly: Bool = false
+    forwardOnly: Bool = false, attempt: Int = 0
   ) {
     self.step = step
     self.actions = actions
     self.microBatches = microBatches
     self.forwardOnly = forwardOnly
+    self.attempt = attempt
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -224,6 +232,7 @@ extension TrainingStepRequest: CodedMessage {
       microBatches = try Read.integer(c.micro_batches, "TrainingStepRequest.micro_batches")
     }
     forwardOnly = c.has_forward_only != 0 && c.forward_only != 0
+    if c.has_attempt != 0 { attempt = try Read.integer(c.attempt, "TrainingStepRequest.attempt") }
   }
 
   func fill(_ c: inout Chiasm__V1__TrainingStepRequest, _ memory: BumpMemory) {
@@ -233,5 +242,6 @@ extension TrainingStepRequest: CodedMessage {
       (c.has_micro_batches, c.micro_batches) = (1, UInt32(clamping: microBatches))
     }
     if forwardOnly { (c.has_forward_only, c.forward_only) = (1, 1) }
+    if attempt != 0 { (c.has_attempt, c.attempt) = (1, UInt32(clamping: attempt)) }
   }
 }

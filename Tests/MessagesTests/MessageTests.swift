@@ -65,7 +65,7 @@ import Testing
       seed: .max, trainVision: true, trainProjector: true, trainLanguage: true, visionLoRA: lora,
       languageLoRA: LoRASettings(), dropPathRate: 0.4, recompute: "full", beta1: 0.9,
       beta2: 0.999, epsilon: 1e-8, weightDecay: 0.05, decay: "all", resume: "/run/x",
-      keepGradients: true),
+      keepGradients: true, imageToken: 64000),
     ParameterDescription(
       name: "mlp1.0.weight", shape: [4, 1 << 40], scalarType: .bfloat16, isTrained: true),
     PrepareTrainingReply(
@@ -74,10 +74,12 @@ import Testing
     MicroBatchSample(key: .max, tokens: 2048, tiles: 12),
     FeedRequest(
       step: 9, microBatch: 3, samples: [MicroBatchSample(key: 1), MicroBatchSample(tokens: 2)],
-      tokens: [1, 64000, .max], labels: [-100, 0, .min, .max], lossScale: 1e-3),
+      tokens: [1, 64000, .max], labels: [-100, 0, .min, .max], lossScale: 1e-3,
+      attempt: 2),
     FeedReply(), action,
     TrainingStepRequest(
-      step: 9, actions: [action, TrainingAction()], microBatches: 64, forwardOnly: true),
+      step: 9, actions: [action, TrainingAction()], microBatches: 64, forwardOnly: true,
+      attempt: 2),
     MicroBatchLoss(microBatch: 2, sum: -.leastNonzeroMagnitude, rows: 17),
     ActionTiming(action: action, startMicroseconds: 1 << 40, durationMicroseconds: 5),
     ParameterNorm(name: "a", sumOfSquares: .infinity),
@@ -85,12 +87,12 @@ import Testing
       losses: [MicroBatchLoss(microBatch: 2)], norms: [ParameterNorm(name: "a")],
       timings: [ActionTiming(action: action)], originMicroseconds: 1 << 50,
       peakSavedBytes: 1 << 40, peakSavedMicroBatches: 4),
-    ForwardRequest(step: 9, microBatch: 3, chunk: 1), ForwardReply(),
+    ForwardRequest(step: 9, microBatch: 3, chunk: 1, attempt: 2), ForwardReply(),
     UpdateRequest(step: 9, learningRate: 1e-5, gradientScale: 0.5, skip: true), UpdateReply(),
     AbandonRequest(step: .max), AbandonReply(), SavedShard(path: "a", names: ["b", "c"]),
     SaveRequest(
       folder: "/run/x", model: [SavedShard(path: "a", names: ["b"])], optimizerPath: "o",
-      mergeLoRA: true, scalarType: .bfloat16, isVolatile: true),
+      mergeLoRA: true, scalarType: .bfloat16, isVolatile: true, updates: 0),
     SaveReply(bytes: 1 << 40), FetchRequest(names: ["a", "b"], what: "gradient"), FetchReply(),
     TrainRequest(configuration: [0x7B, 0x7D]), TrainEvent(json: [0x7B, 0x7D]),
   ]

@@ -132,10 +132,15 @@ struct  Chiasm__V1__PrepareTrainingRequest
    */
   protobuf_c_boolean has_keep_gradients;
   protobuf_c_boolean keep_gradients;
+  /*
+   * The id in whose places the first language stage puts image rows.
+   */
+  protobuf_c_boolean has_image_token;
+  uint32_t image_token;
 };
 #define CHIASM__V1__PREPARE_TRAINING_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__prepare_training_request__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0, 0 }
 
 
 struct  Chiasm__V1__ParameterDescription
@@ -226,15 +231,20 @@ struct  Chiasm__V1__FeedRequest
   /*
    * For the last language stage: what a row's loss counts in the step's.
    */
+  protobuf_c_boolean has_loss_scale;
+  double loss_scale;
+  /*
+   * Tells the attempts at one step apart, so that nothing of an earlier one is taken for this.
+   */
   /*
    * Tensor "pixels" [tiles, 3, H, W], for the first vision stage.
    */
-  protobuf_c_boolean has_loss_scale;
-  double loss_scale;
+  protobuf_c_boolean has_attempt;
+  uint32_t attempt;
 };
 #define CHIASM__V1__FEED_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__feed_request__descriptor) \
-    , 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0, 0 }
+    , 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0, 0, 0, 0 }
 
 
 struct  Chiasm__V1__FeedReply
@@ -281,10 +291,15 @@ struct  Chiasm__V1__TrainingStepRequest
    */
   protobuf_c_boolean has_forward_only;
   protobuf_c_boolean forward_only;
+  /*
+   * As the micro-batches were fed.
+   */
+  protobuf_c_boolean has_attempt;
+  uint32_t attempt;
 };
 #define CHIASM__V1__TRAINING_STEP_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__training_step_request__descriptor) \
-    , 0, 0, 0,NULL, 0, 0, 0, 0 }
+    , 0, 0, 0,NULL, 0, 0, 0, 0, 0, 0 }
 
 
 struct  Chiasm__V1__MicroBatchLoss
@@ -377,10 +392,12 @@ struct  Chiasm__V1__ForwardRequest
   uint32_t micro_batch;
   protobuf_c_boolean has_chunk;
   uint32_t chunk;
+  protobuf_c_boolean has_attempt;
+  uint32_t attempt;
 };
 #define CHIASM__V1__FORWARD_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__forward_request__descriptor) \
-    , 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0 }
 
 
 struct  Chiasm__V1__ForwardReply
@@ -489,14 +506,20 @@ struct  Chiasm__V1__SaveRequest
   protobuf_c_boolean has_scalar;
   Chiasm__V1__ScalarType scalar;
   /*
-   * Not to be synced to a disk: the folder lies in memory.
+   * Need not be synced to a disk: the folder lies in memory.
    */
   protobuf_c_boolean has_volatile_copy;
   protobuf_c_boolean volatile_copy;
+  /*
+   * Updates that the parameters must have seen: a snapshot that comes too late is refused.
+   * Absent: however many.
+   */
+  protobuf_c_boolean has_updates;
+  uint64_t updates;
 };
 #define CHIASM__V1__SAVE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__save_request__descriptor) \
-    , NULL, 0,NULL, NULL, 0, 0, 0, CHIASM__V1__SCALAR_TYPE__SCALAR_UNSPECIFIED, 0, 0 }
+    , NULL, 0,NULL, NULL, 0, 0, 0, CHIASM__V1__SCALAR_TYPE__SCALAR_UNSPECIFIED, 0, 0, 0, 0 }
 
 
 struct  Chiasm__V1__SaveReply
@@ -511,7 +534,8 @@ struct  Chiasm__V1__SaveReply
 
 
 /*
- * For probes: float32 tensors by parameter's name, at most 64, as "value" or "gradient".
+ * For probes: float32 tensors by parameter's name, at most 64, as "value", "gradient",
+ * "exp_avg" or "exp_avg_sq".
  */
 struct  Chiasm__V1__FetchRequest
 {
