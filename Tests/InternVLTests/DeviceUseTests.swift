@@ -18,7 +18,7 @@ import Testing
     let model = try model(device)
     _ = try model.encode(Tensor(zeros: .float32, [3, 3, 56, 56]))
     let products = device.takeProducts()
-    #expect(products.allSatisfy { $0.grouping == .together })
+    #expect(products.allSatisfy { $0.grouping == .pictures(rowsEach: $0.rows) })
     // Patches, six products in each of three layers, two in the projector; for three tiles.
     #expect(products.count == 3 * (1 + 3 * 6 + 2))
     #expect(Set(products.map(\.rows)) == [16, 17, 4])

@@ -85,9 +85,10 @@ final class RecordingDevice: Device {
   }
 
   func bidirectionalAttention(
-    q: Tensor, k: Tensor, v: Tensor, heads: Int, into y: Tensor
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, rowsEach: Int, into y: Tensor
   ) throws {
-    try device.bidirectionalAttention(q: q, k: k, v: v, heads: heads, into: y)
+    try device.bidirectionalAttention(
+      q: q, k: k, v: v, heads: heads, rowsEach: rowsEach, into: y)
   }
 
   func appendToCache(
