@@ -12,14 +12,18 @@
 /// processor to whoever wants it between two looks. A thread whose work comes seldom sleeps at
 /// once.
 public struct Pause {
-  /// How long a thread looks for work before it sleeps.
-  private static let patience = Duration.microseconds(50)
-  /// What counts as a short sleep: one that would have been shorter had all threads been awake.
-  private static let short = Duration.microseconds(200)
-
+  private let patience: Duration
+  private let short: Duration
   private var wasShort = false
 
-  public init() {}
+  /// - Parameters:
+  ///   - patience: how long a thread looks for work before it sleeps.
+  ///   - short: the longest sleep that counts as short; longer than `patience`, for with every
+  ///     thread awake it would have been shorter.
+  public init(patience: Duration = .microseconds(50), short: Duration = .microseconds(200)) {
+    self.patience = patience
+    self.short = short
+  }
 
   /// Asks for work again and again for a moment, if the last pause was short.
   ///
@@ -28,7 +32,7 @@ public struct Pause {
   public func look<Found>(_ look: () throws -> Found?) rethrows -> Found? {
     guard wasShort else { return nil }
     let clock = ContinuousClock()
-    let end = clock.now.advanced(by: Pause.patience)
+    let end = clock.now.advanced(by: patience)
     repeat {
       if let found = try look() { return found }
       sched_yield()
@@ -37,10 +41,11 @@ public struct Pause {
   }
 
   /// Runs `body`, which blocks until there may be work, and takes note of how long that was.
+  @discardableResult
   public mutating func sleep<Result>(_ body: () throws -> Result) rethrows -> Result {
     let clock = ContinuousClock()
     let start = clock.now
-    defer { wasShort = start.duration(to: clock.now) <= Pause.short }
+    defer { wasShort = start.duration(to: clock.now) <= short }
     return try body()
   }
 }

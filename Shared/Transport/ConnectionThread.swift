@@ -105,7 +105,12 @@ final class ConnectionThread: FrameReader.Source {
       let deadline = connection.timers.fire()
       if connection.closeReason != nil { throw Ended() }
       let hasQueued = outbox.hasQueued
-      if !hasQueued, let count = try pause.look({ try receive(buffer, &passed) }) { return count }
+      // A pipe may block all the same, if a process that shares it undid what was set here.
+      if !hasQueued, carrier.kind != .pipes,
+        let count = try pause.look({ try receive(buffer, &passed) })
+      {
+        return count
+      }
       let readiness = pause.sleep { carrier.wait(forOutput: hasQueued, until: deadline) }
       if readiness.output { outbox.flush() }
       if readiness.input {
