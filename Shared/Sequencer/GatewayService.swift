@@ -333,7 +333,13 @@ public final class GatewayService: Sendable {
           // A stage that cannot be told has lost the sequence, or drops it with the session.
           // No deadline: the positions are free when the stage has let go of them, and a stage
           // that hangs loses its connection.
-          _ = try? await link.channel.call(Methods.LanguageModel.end, request)
+          do {
+            _ = try await link.channel.call(Methods.LanguageModel.end, request)
+          } catch {
+            // Not before it is known to be lost, or who waits would be let in to a stage that
+            // takes no calls any more.
+            await link.lost(within: .seconds(1))
+          }
         }
       }
     }

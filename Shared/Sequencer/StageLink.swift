@@ -101,6 +101,14 @@ final class StageLink: Sendable {
     }
   }
 
+  /// Returns when the stage is down, or after a while.
+  func lost(within limit: Duration) async {
+    let deadline = Deadline.after(limit)
+    while description != nil, !deadline.isPassed, !Task.isCancelled {
+      try? await Task.sleep(for: .milliseconds(2))
+    }
+  }
+
   private func goDown(_ reason: String, _ changed: @Sendable (StageLink) async -> Void) async {
     let wasUp = state.withLock { state in
       defer { state = .down(reason) }
