@@ -1,5 +1,6 @@
 import Logging
 import Messages
+import Threads
 import Transport
 
 /// Decides which tokens of which answers go through the language stages next, and sends them.
@@ -23,6 +24,9 @@ actor Scheduler {
   private let send: Send
   private let limits: GatewayLimits
   private let stepsAtOnce: Int
+  /// Where steps are composed, sent and taken in: an answer to a step wakes this thread sooner
+  /// than one of Swift's own, and does not queue behind what else the gateway does.
+  private let thread = DedicatedThread(name: "steps")
   private var answers: [UInt64: Answer] = [:]
   /// Ids in the order in which they last had a turn.
   private var turns: [UInt64] = []
@@ -43,7 +47,7 @@ actor Scheduler {
   func run() async {
     await withDiscardingTaskGroup { group in
       for worker in 0..<stepsAtOnce {
-        group.addTask { await self.work(worker) }
+        group.addTask(executorPreference: thread) { await self.work(worker) }
       }
     }
   }
@@ -81,7 +85,7 @@ actor Scheduler {
   /// Carries out one step after the other. There is one worker for each language stage.
   private func work(_ worker: Int) async {
     while let request = await next(worker) {
-      let step = Task { [send] in try await send(request) }
+      let step = Task(executorPreference: thread) { [send] in try await send(request) }
       underWay[worker] = step
       let result = await withTaskCancellationHandler {
         await step.result

@@ -14,10 +14,11 @@ import Threads
 /// Both ends are in this process, each with its own threads, so that the processor time counted
 /// is that of both.
 public struct WireBenchmark: Sendable {
-  /// Median time of a unary call whose handler runs in a task.
+  /// Median time of a unary call from a task on a thread of its own, as the gateway's scheduler
+  /// has, to a handler on the thread that computes, as in the last language stage.
   public var roundTrip: Duration
-  /// Median time of the same bytes between two threads and a bare socket pair: what the waking of
-  /// threads alone costs on this machine at the moment.
+  /// Median time of the same bytes between two threads and a bare socket pair, both of which
+  /// sleep while they wait: what the waking of threads alone costs on this machine at the moment.
   public var bareRoundTrip: Duration
   /// Median time of a unary call answered on the connection's thread.
   public var immediateRoundTrip: Duration
@@ -40,13 +41,16 @@ public struct WireBenchmark: Sendable {
     precondition(calls > 0 && handovers > 0)
     let endpoint = Endpoint.unix(path: "\(directory)/wire-benchmark-\(getpid())")
     var router = Router()
-    let th = DedicatedThread(name: "handler")
-    router.handle(Methods.LanguageModel.step, on: th) { _, _ in Payload(StepReply()) }
+    router.handle(Methods.LanguageModel.step, on: DedicatedThread(name: "handler")) { _, _ in
+      Payload(StepReply())
+    }
     HealthService().register(in: &router)
     let server = try Server(endpoint, router: router)
     async let serving: Void = server.run()
     do {
-      let result = try await measure(endpoint, calls, handovers)
+      let result = try await withTaskExecutorPreference(DedicatedThread(name: "caller")) {
+        try await measure(endpoint, calls, handovers)
+      }
       await server.shutDown(grace: .zero)
       try await serving
       return result
