@@ -20,6 +20,17 @@ func makeFolders(_ folder: String) throws {
   try requireFolder(folder)
 }
 
+/// Makes a folder for a new model, unless one is in it.
+///
+/// - Throws: ``CheckpointError/folderInUse(folder:file:)`` and what ``makeFolders(_:)`` throws.
+func prepareModelFolder(_ folder: String) throws {
+  try makeFolders(folder)
+  let file = folderEntries(folder).first {
+    $0.hasSuffix(".safetensors") || $0 == "config.json" || $0 == CheckpointReader.indexName
+  }
+  if let file { throw CheckpointError.folderInUse(folder: folder, file: file) }
+}
+
 /// Removes a folder with all it holds, as far as that can be done. Links are not followed.
 func removeFolder(_ path: String) {
   for name in folderEntries(path) {

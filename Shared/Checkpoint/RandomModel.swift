@@ -40,7 +40,7 @@ public enum RandomModel {
     forTraining trained: Bool = false
   ) throws {
     precondition(scalarType == .float32 || scalarType == .bfloat16)
-    try prepare(folder)
+    try prepareModelFolder(folder)
     if let tokenizerFolder { try copyTokenizer(from: tokenizerFolder, to: folder) }
     let plan = ShardPlan(
       WeightNames.all(configuration).map { .init($0.name, scalarType, $0.shape) },
@@ -62,14 +62,6 @@ public enum RandomModel {
     let preprocessor = PreprocessorConfiguration.imageNet.json(imageSize: configuration.imageSize)
     try AtomicFile.write(Array(preprocessor.text.utf8), to: "\(folder)/preprocessor_config.json")
     try AtomicFile.write(configuration.encoded, to: "\(folder)/config.json")
-  }
-
-  private static func prepare(_ folder: String) throws {
-    try makeFolders(folder)
-    let file = folderEntries(folder).first {
-      $0.hasSuffix(".safetensors") || $0 == "config.json" || $0 == CheckpointReader.indexName
-    }
-    if let file { throw CheckpointError.folderInUse(folder: folder, file: file) }
   }
 
   private static func copyTokenizer(from source: String, to folder: String) throws {

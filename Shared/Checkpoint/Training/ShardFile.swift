@@ -46,23 +46,23 @@ public enum ShardFile {
     return try write(items, to: path)
   }
 
+  /// Writes a tensor, or the part of one that begins at an element of it.
   static func write(
-    _ tensor: Tensor, as name: String, _ type: ScalarType, to writer: SafetensorsWriter
+    _ tensor: Tensor, as name: String, from element: Int = 0, _ type: ScalarType,
+    to writer: SafetensorsWriter
   ) throws {
-    if tensor.scalarType == type { return try writer.write(name, tensor) }
     precondition(
-      tensor.scalarType.isFloat && type.isFloat, "\(name): \(tensor.scalarType) as \(type)")
+      tensor.scalarType == type || tensor.scalarType.isFloat && type.isFloat,
+      "\(name): \(tensor.scalarType) as \(type)")
     let flat = tensor.reshaped([tensor.count])
     for start in stride(from: 0, to: tensor.count, by: piece) {
-      let part = flat.rows(start..<min(start + piece, tensor.count))
-      let converted = part.converted(to: type)
-      try withExtendedLifetime(converted.storage) {
+      let part = flat.rows(start..<min(start + piece, tensor.count)).converted(to: type)
+      try withExtendedLifetime(part.storage) {
         try writer.write(
-          name, at: start * type.byteCount,
-          UnsafeRawBufferPointer(start: converted.baseAddress, count: converted.byteCount))
+          name, at: (element + start) * type.byteCount,
+          UnsafeRawBufferPointer(start: part.baseAddress, count: part.byteCount))
       }
     }
-    // An empty tensor is written by its entry alone.
   }
 }
 
