@@ -30,6 +30,11 @@ enum Terminal {
     put(text + "\n", to: STDERR_FILENO)
   }
 
+  /// Writes one line over the last one of this kind; an empty one takes it away.
+  static func saySoFar(_ text: String) {
+    put("\r\u{1B}[K" + text, to: STDERR_FILENO)
+  }
+
   static func complain(_ text: String) {
     put("chiasm: \(text)\n", to: STDERR_FILENO)
   }

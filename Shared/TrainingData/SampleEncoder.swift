@@ -28,6 +28,7 @@ public struct SampleEncoder: Sendable {
   public let systemMessage: String
   /// Image tokens of a tile.
   public let imageTokenCount: Int
+  /// Tokens of a sample at most: what was asked for, or all positions the model has.
   public let maxSequenceLength: Int
   private let contextID: Int32
   private let endID: Int32
@@ -39,11 +40,9 @@ public struct SampleEncoder: Sendable {
     modelFolder: String, configuration: ModelConfiguration, template: String? = nil,
     maxSequenceLength: Int
   ) throws {
-    let longest = configuration.language.maxPositions
-    guard (8...longest).contains(maxSequenceLength) else {
+    guard maxSequenceLength >= 8 else {
       throw TrainingDataError.invalidOption(
-        name: "max-seq-length", found: "\(maxSequenceLength)",
-        expected: "8 to \(longest), the positions of the model")
+        name: "max-seq-length", found: "\(maxSequenceLength)", expected: "8 at least")
     }
     let tokenizer = try Tokenizer(folder: modelFolder)
     func id(_ token: String) throws -> Int32 {
@@ -64,7 +63,7 @@ public struct SampleEncoder: Sendable {
     imageTokenCount = configuration.imageTokenCount
     self.tokenizer = tokenizer
     self.template = template
-    self.maxSequenceLength = maxSequenceLength
+    self.maxSequenceLength = min(maxSequenceLength, configuration.language.maxPositions)
   }
 
   /// How many of `ids` are places of image rows.

@@ -37,9 +37,7 @@ public struct SampleRecord: Sendable, Equatable {
     do {
       self = try line.withUnsafeBytes { line in
         var scanner = JSONScanner(line, file: "")
-        let record = try SampleRecord(&scanner)
-        try scanner.expectEnd()
-        return record
+        return try SampleRecord(&scanner)
       }
     } catch CheckpointError.invalidJSON(_, let offset, let reason) {
       throw UnplacedFlaw(
@@ -54,6 +52,7 @@ public struct SampleRecord: Sendable, Equatable {
     guard scanner.peek() == UInt8(ascii: "{") else {
       // What is no JSON at all is that first.
       try scanner.skipValue()
+      try scanner.expectEnd()
       throw UnplacedFlaw(.invalidField, "the line is no object")
     }
     var id: String?
@@ -103,6 +102,7 @@ public struct SampleRecord: Sendable, Equatable {
       default: try scanner.skipValue()
       }
     }
+    try scanner.expectEnd()
     if let flaw { throw flaw }
     guard let conversations else {
       throw UnplacedFlaw(.invalidField, "there is no key conversations")

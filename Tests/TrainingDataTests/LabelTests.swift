@@ -1,0 +1,120 @@
+import Checkpoint
+import Support
+import Testing
+
+@testable import TrainingData
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
+@Suite struct LabelTests {
+  struct Expected: Decodable {
+    struct Train: Decodable {
+      var input_ids: [[Int32]]
+      var labels: [[Int32]]
+    }
+    var train: Train
+  }
+
+  @Test(arguments: ["v12-tiny", "v12-sharded-bf16"])
+  func `the golden samples have the reference's ids and labels`(_ name: String) throws {
+    let folder = try DataFolder()
+    let golden = Fixtures.path("golden/\(name)")
+    let meta = try folder.write(
+      "meta.json",
+      #"{"golden": {"root": "\#(golden)", "annotation": "\#(golden)/samples.jsonl", "length": 2}}"#)
+    let source = try SampleSource(metaPath: meta, modelFolder: "\(golden)/checkpoint")
+    let expected = try JSONDecoder().decode(
+      Expected.self, from: Data(contentsOf: URL(filePath: "\(golden)/expected.json"))
+    ).train
+    #expect(source.count == expected.input_ids.count)
+    let width = try #require(expected.input_ids.first).count
+    for index in 0..<source.count {
+      let sample = try source.load(index).padded(to: width)
+      #expect(sample.ids == expected.input_ids[index])
+      #expect(sample.labels == expected.labels[index])
+      #expect(sample.key == UInt64(index))
+      #expect(sample.source.line == index + 1)
+    }
+  }
+
+  @Test func `the golden picture has the reference's pixels`() throws {
+    let golden = Fixtures.path("golden/v12-tiny")
+    let folder = try DataFolder()
+    let meta = try folder.write(
+      "meta.json", #"{"a": {"root": "\#(golden)", "annotation": "\#(golden)/samples.jsonl"}}"#)
+    let source = try SampleSource(metaPath: meta, modelFolder: "\(golden)/checkpoint")
+    let pixels = try #require(source.load(0).pixels)
+    let expected = try NPY.read("\(golden)/dump/pixels.npy")
+    #expect(pixels.shape == expected.shape)
+    #expect(pixels.hasSameBits(as: expected))
+  }
+
+  // MARK: Random conversations
+
+  struct Labels: Decodable {
+    struct Case: Decodable {
+      struct Sample: Decodable {
+        struct Turn: Decodable {
+          var from: String
+          var value: String
+        }
+        var image: [String]
+        var conversations: [Turn]
+      }
+      var folder: String
+      var template: String
+      var sample: Sample
+      var limit: Int
+      var ids: [Int32]
+      var learnt: [[Int]]
+      var masked: Bool
+      var wholeImages: Bool
+    }
+    var chineseFiles: [String: String]
+    var cases: [Case]
+  }
+
+  @Test func `random conversations have the ids and labels of an account in Python`() throws {
+    let labels = try JSONDecoder().decode(
+      Labels.self, from: Data(contentsOf: URL(filePath: Fixtures.path("training/labels.json"))))
+    let chinese = try DataFolder()
+    for (name, text) in labels.chineseFiles { try chinese.write(name, text) }
+    try chinese.copy("text/prefix.model", to: "tokenizer.model")
+    var compared = 0
+    for entry in labels.cases {
+      let folder = Fixtures.path(entry.folder)
+      let configuration = try ModelConfiguration.load(folder: folder)
+      let encoder = try SampleEncoder(
+        modelFolder: entry.template == "internvl_zh" ? chinese.path : folder,
+        configuration: configuration, template: entry.template, maxSequenceLength: entry.limit)
+      let record = SampleRecord(
+        images: entry.sample.image,
+        conversations: entry.sample.conversations.map { .init(from: $0.from, value: $0.value) })
+      let tiles = [Int](repeating: 1, count: entry.sample.image.count)
+      do {
+        let encoded = try encoder.encode(record, tiles: tiles)
+        #expect(!entry.masked)
+        #expect(entry.wholeImages)
+        #expect(encoded.ids == entry.ids)
+        var expected = [Int32](repeating: -100, count: entry.ids.count)
+        for range in entry.learnt {
+          for index in range[0]..<range[1] { expected[index] = entry.ids[index] }
+        }
+        #expect(encoded.labels == expected, "\(entry.sample)")
+        compared += 1
+      } catch let flaw as UnplacedFlaw {
+        switch flaw.kind {
+        case .cutImage: #expect(!entry.wholeImages)
+        case .nothingLearnt: #expect(entry.learnt.isEmpty)
+        case .tokenization: #expect(entry.masked)
+        default: Issue.record("\(flaw) of \(entry.sample)")
+        }
+      }
+    }
+    #expect(compared > labels.cases.count * 3 / 4)
+  }
+}
