@@ -28,7 +28,9 @@ extension TrainingConfiguration: Codable {
     let settings = try container.allKeys.map { key -> (name: String, value: SettingValue) in
       let name = key.stringValue
       if try container.decodeNil(forKey: key) { return (name, .null) }
-      if let value = try? container.decode(Bool.self, forKey: key) { return (name, .boolean(value)) }
+      if let value = try? container.decode(Bool.self, forKey: key) {
+        return (name, .boolean(value))
+      }
       if let value = try? container.decode(Int.self, forKey: key) { return (name, .integer(value)) }
       if let value = try? container.decode(Double.self, forKey: key) {
         return (name, .number(value))

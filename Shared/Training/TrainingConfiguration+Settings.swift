@@ -36,7 +36,8 @@ struct Setting {
   }
 
   private static func integer(_ name: String, _ path: Path<Int>, _ aliases: String...) -> Setting {
-    Setting(name, path, aliases, expected: "a whole number", from: \.asInteger, to: { .integer($0) })
+    Setting(
+      name, path, aliases, expected: "a whole number", from: \.asInteger, to: { .integer($0) })
   }
 
   /// Nothing at all for null; and for numbers below `least`, which is how Hugging Face says none.
