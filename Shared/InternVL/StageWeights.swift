@@ -98,15 +98,17 @@ struct StageWeights {
       names.b, start: Tensor(zeros: .float32, [outputs, lora.rank]), storedType: .float32,
       decaysInHF: true, state: state)
     return LowRankAdapter(
-      a: hold(a), b: hold(b), scale: Float(lora.alpha / Double(lora.rank)),
-      dropout: Float(lora.dropout), place: Draws.place(names.a))
+      a: hold(a, isAdapter: true), b: hold(b, isAdapter: true),
+      scale: Float(lora.alpha / Double(lora.rank)), dropout: Float(lora.dropout),
+      place: Draws.place(names.a))
   }
 
-  private mutating func hold(_ parameter: Parameter) -> ModelWeight {
+  private mutating func hold(_ parameter: Parameter, isAdapter: Bool = false) -> ModelWeight {
     byteCount += parameter.value.byteCount
     parameters.append(parameter)
     held.append(
-      HeldTensor(parameter.name, parameter.value, storedType: parameter.storedType))
+      HeldTensor(
+        parameter.name, parameter.value, storedType: parameter.storedType, isAdapter: isAdapter))
     return ModelWeight(parameter.value, gradient: parameter.gradient)
   }
 }

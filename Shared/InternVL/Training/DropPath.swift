@@ -1,5 +1,4 @@
 import Kernels
-import Tensors
 
 /// What a layer's two branches count for each tile.
 struct BranchFactors {
@@ -15,26 +14,22 @@ struct DropPath {
   /// Layers of the configuration.
   let layerCount: Int
   let seed: UInt64
-  let device: any TrainingDevice
 
   /// - Parameter tiles: Each tile's sample and its place among the sample's.
   /// - Returns: nil for a layer that never drops anything.
   func factors(
     layer: Int, step: UInt64, tiles: [(sample: UInt64, tile: Int)]
-  ) throws -> BranchFactors? {
+  ) -> BranchFactors? {
     let probability = layerCount > 1 ? Float(rate * Double(layer) / Double(layerCount - 1)) : 0
     guard probability > 0 else { return nil }
-    func draw(branch: Int) throws -> [Float] {
-      let factor = Tensor(uninitialized: .float32, [1])
-      return try tiles.map { tile in
+    func draw(branch: Int) -> [Float] {
+      let place = Draws.place("drop_path.\(layer).\(branch)")
+      return tiles.map { tile in
         let random = Draws.stream(
-          seed: seed, step: step, sample: tile.sample, tile: tile.tile,
-          place: Draws.place("drop_path.\(layer).\(branch)"))
-        // Dropout of a one is the factor.
-        try device.dropout(Tensor([1], [1]), probability: probability, random: random, into: factor)
-        return factor.floats[0]
+          seed: seed, step: step, sample: tile.sample, tile: tile.tile, place: place)
+        return random.uniform(0) < probability ? 0 : 1 / (1 - probability)
       }
     }
-    return try BranchFactors(attention: draw(branch: 0), feedForward: draw(branch: 1))
+    return BranchFactors(attention: draw(branch: 0), feedForward: draw(branch: 1))
   }
 }

@@ -100,20 +100,22 @@ public final class LanguageTrainer: TrainingSlice {
     var saved = Saved(microBatch: microBatch, step: step)
     let rotation = rotation(microBatch, pass)
     let attention = DecoderLayer.Attention.whole(microBatch.sequences, device)
-    let shared = DecoderActivations(sharing: stage.shape, rows: rows, make: pass.tensor)
     let keeps = reachesLayers(microBatch)
+    let shared =
+      keeps && options.recompute != .full
+      ? nil : DecoderActivations(sharing: stage.shape, rows: rows, make: pass.tensor)
     for block in stage.blocks {
-      if keeps && options.recompute != .full {
+      if let shared {
+        if keeps { saved.inputs.append(pass.copy(hidden)) }
+        try block.forward(
+          hidden, rotation: rotation, attention: attention, shared, on: device, pass)
+      } else {
         var kept = DecoderActivations(keeping: stage.shape, rows: rows, make: pass.tensor)
         try block.forward(
           hidden, rotation: rotation, attention: attention, kept, on: device, pass)
         kept.dropBranch()
         if options.recompute == .selective { kept.thin() }
         saved.layers.append(kept)
-      } else {
-        if keeps { saved.inputs.append(pass.copy(hidden)) }
-        try block.forward(
-          hidden, rotation: rotation, attention: attention, shared, on: device, pass)
       }
     }
     if stage.isLast { saved.hidden = hidden }
@@ -253,6 +255,7 @@ public final class LanguageTrainer: TrainingSlice {
     return stage.embedding?.isTrained == true || needsInputGradient && microBatch.tiles > 0
   }
 
+  /// Whether a backward pass goes through the layers.
   private func reachesLayers(_ microBatch: MicroBatch) -> Bool {
     !parameters.isEmpty || wantsInput(microBatch)
   }

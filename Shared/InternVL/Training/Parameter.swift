@@ -58,11 +58,14 @@ public struct HeldTensor: Sendable {
   /// float32 where it is trained, else as stored.
   public let tensor: Tensor
   public let storedType: ScalarType
+  /// Whether it is an adapter's: no tensor of the release.
+  public let isAdapter: Bool
   /// Beside the tensor, which is frozen then.
   var adapter: LowRankAdapter?
 
-  init(_ name: String, _ tensor: Tensor, storedType: ScalarType) {
+  init(_ name: String, _ tensor: Tensor, storedType: ScalarType, isAdapter: Bool = false) {
     self.name = name
+    self.isAdapter = isAdapter
     self.tensor = tensor
     self.storedType = storedType
   }

@@ -12,7 +12,7 @@ public final class VisionTrainer: TrainingSlice {
     let step: UInt64
     /// [n, 3, H, W], where the embeddings are trained.
     var pixels: Tensor?
-    /// Of the layers whose backward pass will come, the last ones of the slice.
+    /// Of all layers, unless there is no backward pass.
     var layers: [VisionActivations] = []
     /// The same with full recomputation: their inputs [n·R, C].
     var inputs: [Tensor] = []
@@ -48,7 +48,7 @@ public final class VisionTrainer: TrainingSlice {
     self.options = options
     dropPath = DropPath(
       rate: options.dropPathRate, layerCount: configuration.vision.layerCount,
-      seed: options.seed, device: device)
+      seed: options.seed)
   }
 
   public var trainingBytes: Int { parameters.reduce(0) { $0 + $1.byteCount } }
@@ -87,15 +87,13 @@ public final class VisionTrainer: TrainingSlice {
     let pass = self.pass(microBatch, step)
     let shapes = stage.shape(tiles: microBatch.tiles)
     let rows = hidden.reshaped([shapes.rows, shapes.width])
-    let shared = VisionActivations(sharing: shapes, make: pass.tensor)
+    let shared =
+      hasBackward && options.recompute != .full
+      ? nil : VisionActivations(sharing: shapes, make: pass.tensor)
     for (place, block) in stage.blocks.enumerated() {
-      let factors = try factors(place, microBatch, step)
-      guard hasBackward, place >= firstTrained else {
-        try block.forward(rows, shared, on: device, pass, dropPath: factors)
-        continue
-      }
-      if options.recompute == .full {
-        saved.inputs.append(pass.copy(rows))
+      let factors = factors(place, microBatch, step)
+      if let shared {
+        if hasBackward { saved.inputs.append(pass.copy(rows)) }
         try block.forward(rows, shared, on: device, pass, dropPath: factors)
       } else {
         var kept = VisionActivations(keeping: shapes, make: pass.tensor)
@@ -117,13 +115,12 @@ public final class VisionTrainer: TrainingSlice {
     let pass = self.pass(saved.microBatch, saved.step)
     let shapes = stage.shape(tiles: tiles)
     let dX = pass.copy(gradient.reshaped([shapes.rows, shapes.width]))
-    for place in stage.blocks.indices.reversed() where place >= firstTrained {
-      let block = stage.blocks[place]
-      let factors = try factors(place, saved.microBatch, saved.step)
+    for (place, block) in stage.blocks.enumerated().reversed() {
+      let factors = factors(place, saved.microBatch, saved.step)
       let activations = try activations(place, saved, shapes, pass, factors)
       try block.backward(
         dX: dX, activations, pass, dropPath: factors,
-        wantsInput: place > firstTrained || needsInputGradient || saved.pixels != nil)
+        wantsInput: place > 0 || needsInputGradient || saved.pixels != nil)
     }
     if needsInputGradient {
       try Slices.require(
@@ -146,9 +143,6 @@ public final class VisionTrainer: TrainingSlice {
 
   public func discard() { memory.discard() }
 
-  /// The first layer of the slice that a backward pass reaches.
-  private var firstTrained: Int { 0 }
-
   private func pass(_ microBatch: MicroBatch, _ step: UInt64) -> TrainingPass {
     TrainingPass(
       device: device, pool: memory.pool, seed: options.seed, step: step,
@@ -158,8 +152,8 @@ public final class VisionTrainer: TrainingSlice {
 
   private func factors(
     _ place: Int, _ microBatch: MicroBatch, _ step: UInt64
-  ) throws -> BranchFactors? {
-    try dropPath.factors(
+  ) -> BranchFactors? {
+    dropPath.factors(
       layer: stage.layers.lowerBound + place, step: step, tiles: microBatch.tilePlaces)
   }
 
@@ -168,18 +162,17 @@ public final class VisionTrainer: TrainingSlice {
     _ place: Int, _ saved: Saved, _ shape: VisionActivations.Shape, _ pass: TrainingPass,
     _ factors: BranchFactors?
   ) throws -> VisionActivations {
-    let kept = place - firstTrained
     switch options.recompute {
-    case .none: return saved.layers[kept]
+    case .none: return saved.layers[place]
     case .selective:
-      var activations = saved.layers[kept]
+      var activations = saved.layers[place]
       activations.restore(shape, make: pass.tensor)
       try stage.blocks[place].recompute(activations, on: device)
       return activations
     case .full:
       let activations = VisionActivations(keeping: shape, make: pass.tensor)
       try stage.blocks[place].forward(
-        pass.copy(saved.inputs[kept]), activations, on: device, pass, dropPath: factors)
+        pass.copy(saved.inputs[place]), activations, on: device, pass, dropPath: factors)
       return activations
     }
   }

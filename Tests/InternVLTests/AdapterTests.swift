@@ -1,0 +1,108 @@
+import Checkpoint
+import Kernels
+import Support
+import Tensors
+import Testing
+import Training
+
+@testable import InternVL
+
+/// Low-rank adapters.
+@Suite struct AdapterTests {
+  private static func options(dropout: Double = 0) -> TrainingOptions {
+    var options = TrainingOptions()
+    options.trainsProjector = false
+    options.visionLoRA = LoRA(rank: 3, alpha: 6, dropout: dropout)
+    options.languageLoRA = LoRA(rank: 4, alpha: 2, dropout: dropout)
+    return options
+  }
+
+  /// Gives adapters that are zero at the start an effect.
+  static func fill(_ trainer: ModelTrainer) throws {
+    var random = SeededRandom(8)
+    for parameter in trainer.parameters where parameter.name.contains(".lora_B.") {
+      parameter.value.withElements(of: Float.self) { elements in
+        for index in elements.indices { elements[index] = .random(in: -0.3...0.3, using: &random) }
+      }
+    }
+  }
+
+  @Test("At the start they change nothing")
+  func start() throws {
+    let (trainingCase, _) = try TrainingCase.variant("vit300m")
+    let plain = try trainingCase.trainer().losses(1, microBatches: trainingCase.microBatches)
+    let found = try trainingCase.trainer(options: Self.options(dropout: 0.3))
+      .losses(1, microBatches: trainingCase.microBatches)
+    #expect(found.map(\.sum) == plain.map(\.sum))
+  }
+
+  @Test("They stand beside the recipe's products, under PEFT's names, and are all that is trained")
+  func names() throws {
+    let (trainingCase, _) = try TrainingCase.variant("ps-v2")
+    let trainer = try trainingCase.trainer(options: Self.options())
+    let language = ["q_proj", "k_proj", "v_proj", "o_proj"].map { "self_attn.\($0)" }
+      + ["gate_proj", "up_proj", "down_proj"].map { "mlp.\($0)" }
+    let expected = (0..<2).flatMap { layer in
+      ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].flatMap { name in
+        ["A", "B"].map {
+          "vision_model.base_model.model.encoder.layers.\(layer).\(name).lora_\($0).default.weight"
+        }
+      }
+        + language.flatMap { name in
+          ["A", "B"].map {
+            "language_model.base_model.model.model.layers.\(layer).\(name).lora_\($0).default.weight"
+          }
+        }
+    }
+    #expect(Set(trainer.parameters.map(\.name)) == Set(expected))
+    #expect(trainer.parameters.count == expected.count)
+    #expect(Set(trainer.tensors.filter(\.isAdapter).map(\.name)) == Set(expected))
+    let held = Set(trainer.tensors.filter { !$0.isAdapter }.map(\.name))
+    #expect(held == Set(WeightNames.all(trainer.configuration).map(\.name)))
+    #expect(trainer.tensors.count { $0.hasAdapter } * 2 == expected.count)
+    let a = try #require(trainer.parameters.first { $0.name.hasSuffix("qkv.lora_A.default.weight") })
+    #expect(a.value.shape == [3, 16])
+    // Kaiming's uniform for √5: within 1/√K, and of that spread.
+    let bound: Float = 0.25
+    #expect(a.value.floats.allSatisfy { abs($0) <= bound })
+    let square = a.value.floats.reduce(0) { $0 + $1 * $1 } / 48
+    #expect(abs(square - bound * bound / 3) < 0.25 * bound * bound / 3)
+  }
+
+  @Test("Merged into their products they compute the same")
+  func merged() throws {
+    let (trainingCase, _) = try TrainingCase.variant("vit300m")
+    let trainer = try trainingCase.trainer(options: Self.options())
+    try Self.fill(trainer)
+    let adapted = try trainer.losses(1, microBatches: trainingCase.microBatches)
+    // Trained in full, from the merged weights.
+    let merged = Dictionary(
+      uniqueKeysWithValues: trainer.tensors.map { ($0.name, $0.merged()) })
+    let whole = try trainingCase.trainer()
+    let before = try whole.losses(1, microBatches: trainingCase.microBatches)
+    for parameter in whole.parameters {
+      parameter.value.copyElements(from: try #require(merged[parameter.name]))
+      parameter.valueDidChange()
+    }
+    let found = try whole.losses(1, microBatches: trainingCase.microBatches)
+    for ((a, b), c) in zip(zip(adapted, found), before) {
+      #expect(abs(a.sum - b.sum) < 1e-5 * b.sum)
+      #expect(abs(a.sum - c.sum) > 1e-2)
+    }
+  }
+
+  @Test("What serves during training drops nothing")
+  func serving() throws {
+    let (trainingCase, _) = try TrainingCase.variant("vit300m")
+    let dropping = try trainingCase.trainer(options: Self.options(dropout: 0.5))
+    let keeping = try trainingCase.trainer(options: Self.options())
+    let pixels = try #require(trainingCase.microBatches[0].pixels)
+    for trainer in [dropping, keeping] { try Self.fill(trainer) }
+    #expect(
+      try dropping.model.encode(pixels).bits == keeping.model.encode(pixels).bits)
+    let batches = trainingCase.microBatches
+    #expect(
+      try dropping.losses(1, microBatches: batches).map(\.sum)
+        != keeping.losses(1, microBatches: batches).map(\.sum))
+  }
+}
