@@ -26,8 +26,8 @@ struct EpochRandom {
     self.epoch = UInt32(truncatingIfNeeded: epoch)
   }
 
-  /// 64 bits: the first two words of the block whose counter is (i low, i high, epoch,
-  /// 0x6F72646572…, “order”).
+  /// 64 bits: the first two words of the i-th block, whose counter is i in two words, the epoch,
+  /// and 0x6F726465, which tells these draws from others of the seed.
   mutating func next() -> UInt64 {
     let block = Philox.block(
       counter: SIMD4(
