@@ -14,7 +14,7 @@ public enum Bridge {
     router.forward { request, context, writer in
       let (connection, authority) = try await target(context)
       let exchange = try await connection.begin(
-        context.method, request, authority: authority, deadline: context.deadline)
+        context.method, request.take(), authority: authority, deadline: context.deadline)
       while true {
         switch try await exchange.next() {
         case .response(let payload): try await writer.write(payload)

@@ -106,10 +106,12 @@ extension Connection {
         finish(call, .failure(RPCError(handlerError: error)), isHandlerDone: true)
       }
     case .task(let body, let executor):
+      // What the closure holds, it holds until it ends.
+      let parcel = RawParcel(payload)
       call.run(on: executor) { [self] in
         do {
           let writer = RawResponseWriter(connection: self, call: call)
-          guard let reply = try await body(payload, context, writer) else {
+          guard let reply = try await body(parcel, context, writer) else {
             finish(call, .success(nil), isHandlerDone: true)
             return
           }

@@ -285,6 +285,19 @@ public final class Connection: Sendable {
     return try Tensor(type, shape, storage: storage)
   }
 
+  /// As ``allocate(_:_:deadline:)``, without waiting: nil where there is no room in the arena
+  /// now, for callers that hold what others wait for.
+  ///
+  /// - Throws: ``RPCError``: UNAVAILABLE.
+  public func allocateNow(_ type: ScalarType, _ shape: [Int]) throws -> Tensor? {
+    guard let count = try? Tensor.elementCount(shape) else {
+      throw RPCError(.invalidArgument, "\(TensorError.invalidShape(shape))")
+    }
+    guard let arena = try sendArena() else { return Tensor(uninitialized: type, shape) }
+    guard let storage = try arena.allocateNow(count * type.byteCount) else { return nil }
+    return try Tensor(type, shape, storage: storage)
+  }
+
   func allocate(
     _ byteCount: Int, in arena: SendArena, deadline: Deadline?
   ) async throws -> Storage {

@@ -43,7 +43,7 @@ public struct RawResponseWriter: Sendable {
 /// Which handler answers which method.
 public struct Router: Sendable {
   typealias Handler =
-    @Sendable (RawPayload, CallContext, RawResponseWriter) async throws -> RawPayload?
+    @Sendable (RawParcel, CallContext, RawResponseWriter) async throws -> RawPayload?
 
   enum Route: Sendable {
     case task(Handler, on: (any TaskExecutor)?)
@@ -65,8 +65,21 @@ public struct Router: Sendable {
   ) {
     precondition(!method.streams, "\(method.name) streams")
     routes[method.name] = .task(
-      { raw, context, _ in RawPayload(try await body(try Router.request(raw), context)) },
+      { raw, context, _ in RawPayload(try await body(try Router.request(raw.take()), context)) },
       on: executor)
+  }
+
+  /// Answers a unary method, with the request in a parcel: for a handler that goes on long after
+  /// it is done with the request's tensors, which other handlers keep until they return.
+  public mutating func handleParcel<Request, Response>(
+    _ method: Method<Request, Response>,
+    _ body: @escaping @Sendable (Parcel<Request>, CallContext) async throws -> Payload<Response>
+  ) {
+    precondition(!method.streams, "\(method.name) streams")
+    routes[method.name] = .task(
+      { raw, context, _ in
+        RawPayload(try await body(Parcel(try Router.request(raw.take())), context))
+      }, on: nil)
   }
 
   /// Answers a unary method on the connection's own thread, without a task: for answers that
@@ -92,7 +105,7 @@ public struct Router: Sendable {
     precondition(method.streams, "\(method.name) does not stream")
     routes[method.name] = .task(
       { raw, context, writer in
-        try await body(try Router.request(raw), context, ResponseWriter(raw: writer))
+        try await body(try Router.request(raw.take()), context, ResponseWriter(raw: writer))
         return nil
       }, on: nil)
   }
@@ -101,7 +114,7 @@ public struct Router: Sendable {
   /// payload returned travels with the final status: the response of a unary call.
   public mutating func forward(
     _ body:
-      @escaping @Sendable (RawPayload, CallContext, RawResponseWriter) async throws ->
+      @escaping @Sendable (RawParcel, CallContext, RawResponseWriter) async throws ->
       RawPayload?
   ) {
     fallback = body
