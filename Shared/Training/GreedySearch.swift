@@ -1,5 +1,5 @@
 /// Lists actions as a run would take them: whenever a process is free, a backward if one is ready,
-/// else a forward, else a weight's gradient.
+/// else a forward, else a weight's gradient. Which of several is a ``Preference``.
 ///
 /// The link at place g of G takes a forward only while fewer than G − g micro-batches of its own
 /// wait for their backward, and fewer than G for their weights' gradients. That bounds what is
@@ -8,10 +8,21 @@
 struct GreedySearch {
   private typealias Move = ScheduleBuilder.Move
 
+  /// No one is best for all chains and costs.
+  enum Preference: CaseIterable {
+    /// Links nearest to the end of the chain.
+    case deep
+    /// Backwards of links nearest to the end, forwards of those nearest to the start.
+    case shallow
+    /// The first micro-batches.
+    case oldest
+    /// Forwards before backwards, as far as they are allowed, nearest to the end first.
+    case eager
+  }
+
   private let builder: ScheduleBuilder
   private let splitsBackward: Bool
-  /// Among forwards, those nearest to the end of the chain go first.
-  private let deepFirst: Bool
+  private let preference: Preference
   /// `[link][microBatch]`: when it ends; nil: not listed yet.
   private var forwardEnd: [[Double?]]
   private var backwardEnd: [[Double?]]
@@ -19,10 +30,10 @@ struct GreedySearch {
   private var nextBackward: [Int]
   private var nextWeight: [Int]
 
-  init(_ builder: ScheduleBuilder, splitsBackward: Bool, deepFirst: Bool) {
+  init(_ builder: ScheduleBuilder, splitsBackward: Bool, preference: Preference) {
     self.builder = builder
     self.splitsBackward = splitsBackward
-    self.deepFirst = deepFirst
+    self.preference = preference
     let none = Array(
       repeating: Array(repeating: Double?.none, count: builder.microBatches),
       count: builder.links.count)
@@ -61,19 +72,25 @@ struct GreedySearch {
   /// The move that starts first; of several, the one to prefer.
   private func choice(_ process: Int, free: Double) -> (start: Double, move: Move)? {
     let links = builder.linksOfProcess[process]
-    // In the order of preference.
-    var candidates: [(start: Double, move: Move)] = []
+    var backward: [(start: Double, move: Move)] = []
+    var forward = backward
     for link in links.reversed() {
       if let ready = backwardReady(link) {
         let kind: Action.Kind = splitsBackward ? .backwardInput : .backward
-        candidates.append((max(free, ready), Move(kind, link, nextBackward[link])))
+        backward.append((max(free, ready), Move(kind, link, nextBackward[link])))
       }
-    }
-    for link in deepFirst ? links.reversed() : links {
       if let ready = forwardReady(link) {
-        candidates.append((max(free, ready), Move(.forward, link, nextForward[link])))
+        forward.append((max(free, ready), Move(.forward, link, nextForward[link])))
       }
     }
+    switch preference {
+    case .deep, .eager: break
+    case .shallow: forward.reverse()
+    case .oldest:
+      backward.sort { $0.move.microBatch < $1.move.microBatch }
+      forward.sort { $0.move.microBatch < $1.move.microBatch }
+    }
+    var candidates = preference == .eager ? forward + backward : backward + forward
     if splitsBackward {
       for link in links.reversed() where nextWeight[link] < nextBackward[link] {
         let ready = backwardEnd[link][nextWeight[link]] ?? 0

@@ -155,13 +155,14 @@ struct ScheduleBuilder {
     return moves
   }
 
-  /// The better of two greedy searches.
+  /// The shortest of several greedy searches.
   private func searched(split: Bool) -> [[Action]] {
-    let tries = [true, false].map { deepFirst in
-      GreedySearch(self, splitsBackward: split, deepFirst: deepFirst).run()
+    var best: (moves: [[Move]], makespan: Double)?
+    for preference in GreedySearch.Preference.allCases {
+      let found = GreedySearch(self, splitsBackward: split, preference: preference).run()
+      if found.makespan < best?.makespan ?? .infinity { best = found }
     }
-    let best = tries[1].makespan < tries[0].makespan ? tries[1] : tries[0]
-    return expand(best.moves)
+    return expand(best?.moves ?? [])
   }
 
   private func expand(_ moves: [[Move]]) -> [[Action]] {

@@ -101,3 +101,41 @@ extension Trace {
     }
   }
 }
+
+extension StageCosts {
+  /// Costs of the virtual stages as a trace measured them: means, in microseconds, over the
+  /// micro-batches that did not skip the stage. A backward that was not split counts half for the
+  /// input and half for the weights. A stage without spans costs nothing.
+  ///
+  /// - Parameter placement: process of each virtual stage, as the traced ``Schedule`` had it.
+  public init(measured trace: Trace, placement: [Int], skips: [Set<Int>] = []) {
+    struct Mean {
+      var sum = 0.0
+      var count = 0.0
+      var value: Double { count > 0 ? sum / count : 0 }
+    }
+    var stageOf: [Int: [Int]] = [:]
+    for (stage, process) in placement.enumerated() { stageOf[process, default: []].append(stage) }
+    var means = Array(repeating: [Action.Kind: Mean](), count: placement.count)
+    for span in trace.spans {
+      guard let stages = stageOf[span.process], span.action.chunk < stages.count else { continue }
+      let stage = stages[span.action.chunk]
+      if stage < skips.count, skips[stage].contains(span.action.microBatch) { continue }
+      means[stage][span.action.kind, default: Mean()].sum += Double(span.duration)
+      means[stage][span.action.kind, default: Mean()].count += 1
+    }
+    self.init(
+      means.map { mean in
+        let half = (mean[.backward]?.value ?? 0) / 2
+        return Stage(
+          forward: mean[.forward]?.value ?? 0,
+          backwardInput: half + (mean[.backwardInput]?.value ?? 0),
+          backwardWeight: half + (mean[.backwardWeight]?.value ?? 0))
+      })
+  }
+}
+
+extension StageCosts.Stage {
+  /// Forward and both halves of the backward.
+  public var total: Double { forward + backwardInput + backwardWeight }
+}

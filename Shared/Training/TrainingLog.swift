@@ -128,3 +128,25 @@ extension TrainingLog {
     }
   }
 }
+
+extension TrainingLog {
+  /// Bytes of a log that are read at most.
+  static let fileLimit = 1 << 30
+
+  /// Reads a whole train_log.jsonl. Empty lines are passed over, and so is a last line without
+  /// its end: a run was killed while writing it.
+  ///
+  /// - Throws: ``TrainingError/invalidLogLine(line:reason:)``.
+  public static func read(_ bytes: [UInt8]) throws -> [TrainingLog] {
+    guard bytes.count <= fileLimit else {
+      throw TrainingError.invalidLogLine(
+        line: 0, reason: "\(bytes.count) bytes in the file, \(fileLimit) at most")
+    }
+    let whole = bytes[..<(bytes.lastIndex(of: UInt8(ascii: "\n")) ?? 0)]
+    let lines = whole.split(separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
+    return try lines.enumerated().compactMap { index, line in
+      guard line.contains(where: { $0 > 0x20 }) else { return nil }
+      return try TrainingLog(line: String(decoding: line, as: UTF8.self), number: index + 1)
+    }
+  }
+}

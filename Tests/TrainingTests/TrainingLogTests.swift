@@ -72,6 +72,23 @@ import Testing
       try TrainingLog(line: text, number: 9)
     }
   }
+
+  @Test("a log is read line by line, without a last line that was cut off")
+  func files() throws {
+    let lines = (1...3).map {
+      TrainingLog(step: $0, epoch: 0, loss: 1, learningRate: 0, gradNorm: 0).line
+    }
+    func steps(_ text: String) throws -> [Int] {
+      try TrainingLog.read(Array(text.utf8)).map(\.step)
+    }
+    #expect(try steps(lines.joined(separator: "\n\n") + "\n") == [1, 2, 3])
+    #expect(try steps(lines[0] + "\r\n" + lines[1].dropLast(5)) == [1])
+    #expect(try steps("{") == [])
+    #expect(try steps("") == [])
+    #expect(throws: TrainingError.invalidLogLine(line: 2, reason: "no JSON object")) {
+      try steps(lines[0] + "\n3\n")
+    }
+  }
 }
 
 @Suite struct JSONTextTests {
