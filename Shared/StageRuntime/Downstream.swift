@@ -66,6 +66,31 @@ final class Downstream: Sendable {
     try await connection(deadline).0.allocate(type, shape, deadline: deadline)
   }
 
+  /// As ``allocate(_:_:deadline:)``, without waiting for room: nil when there is none now.
+  func allocateNow(
+    _ type: ScalarType, _ shape: [Int], deadline: Deadline?
+  ) async throws -> Tensor? {
+    try await connection(deadline).0.allocateNow(type, shape)
+  }
+
+  /// Makes a call that may last long after its tensors were used: they are let go once they are
+  /// sent.
+  ///
+  /// - Returns: the reply's tensors.
+  func exchange<Request, Response>(
+    _ method: Method<Request, Response>, _ parcel: Parcel<Request>, deadline: Deadline?
+  ) async throws -> [Attachment] {
+    let (connection, authority) = try await connection(deadline)
+    let exchange = try await connection.begin(
+      method.name,
+      RawPayload(message: parcel.message.encoded(), tensors: parcel.takeTensors()),
+      authority: authority, deadline: deadline)
+    guard case .end(let payload?) = try await exchange.next() else {
+      throw RPCError(.internal, "\(method.name) was answered without exactly one response")
+    }
+    return payload.tensors
+  }
+
   private func connection(_ deadline: Deadline?) async throws -> (Connection, String?) {
     switch way {
     case .channel(let channel): return (try await channel.connection(deadline: deadline), nil)

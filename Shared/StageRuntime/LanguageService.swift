@@ -11,53 +11,94 @@ import Transport
 /// A step's hidden states pass the slice's layers in place, in the memory that the next stage
 /// reads; the last stage samples, and the tokens come back along the chain of calls.
 public final class LanguageService: StageService {
-  private let worker: LanguageWorker
+  /// Of each slice of layers, in order.
+  private let workers: [LanguageWorker]
   private let configuration: ModelConfiguration
-  private let layers: Range<Int>
   private let core: StageCore
+  private let training: TrainingService
   private let summaryLine: String
+  /// Whether this process has the model's last layers, and so the next one its first.
+  private let isEnd: Bool
 
-  /// Maps the slice's weights and sets the bounds of its cache.
+  /// Maps the slices' weights and sets the bounds of their caches.
   ///
   /// - Throws: ``StageError``, ``CheckpointError``, ``KernelError``, ``InternVLError``.
   public init(_ options: StageOptions, logger: Logger) throws {
-    configuration = try ModelConfiguration.load(folder: options.model)
+    let configuration = try ModelConfiguration.load(folder: options.model)
+    self.configuration = configuration
     let count = configuration.language.layerCount
-    layers = try options.slice.range(of: count)
-    let isLast = layers.upperBound == count
-    if isLast && options.next != nil { throw StageError.nextUnexpected(role: "language") }
-    if !isLast && options.next == nil {
-      throw StageError.nextMissing(
-        role: "language", layers: "\(layers.lowerBound)-\(layers.upperBound - 1)", of: count)
+    let slices = try options.slice.ranges(of: count, virtualStages: options.virtualStages)
+    let isEnd = slices[slices.count - 1].upperBound == count
+    self.isEnd = isEnd
+    let names = slices.map { "\($0.lowerBound)-\($0.upperBound - 1)" }.joined(separator: ", ")
+    if isEnd, slices.count == 1, options.next != nil {
+      throw StageError.nextUnexpected(role: "language")
     }
-    let stage = try LanguageStage(
-      configuration, layers: layers, checkpoint: CheckpointReader(folder: options.model),
-      device: Devices.make(options.device, threads: options.threads),
-      cacheTokens: options.cacheTokens)
-    worker = LanguageWorker(
-      stage: stage, configuration: configuration, layers: layers,
-      pictureBytes: options.pictureBytes)
-    let isFirst = layers.lowerBound == 0
+    if options.next == nil {
+      if !isEnd { throw StageError.nextMissing(role: "language", layers: names, of: count) }
+      if slices.count > 1 { throw StageError.ringOpen(layers: slices) }
+    }
+    let device = try Devices.make(options.device, threads: options.threads)
+    let model: @Sendable () throws -> [LanguageStage] = {
+      let checkpoint = try CheckpointReader(folder: options.model)
+      return try slices.map {
+        try LanguageStage(
+          configuration, layers: $0, checkpoint: checkpoint, device: device,
+          cacheTokens: options.cacheTokens)
+      }
+    }
+    let stages = try model()
+    let workers = zip(stages, slices).map { stage, layers in
+      LanguageWorker(
+        stage: stage, configuration: configuration, layers: layers,
+        pictureBytes: options.pictureBytes)
+    }
+    self.workers = workers
     let rowBytes = StageLimits.rows * configuration.language.hiddenSize * 4
     let logitBytes = StageLimits.logitRows * configuration.language.vocabularySize * 4
+    let cacheBytes = stages.reduce(0) { $0 + $1.cache.byteLimit }
     let memory = StageMemory(
-      weightBytes: stage.weightBytes,
+      weightBytes: stages.reduce(0) { $0 + $1.weightBytes },
       [
-        ("key-value cache", stage.cache.byteLimit),
-        ("computing", stage.workingBytes - stage.cache.byteLimit),
-        ("a step's rows and logits", isLast ? rowBytes + logitBytes : 0),
+        ("key-value cache", cacheBytes),
+        ("computing", stages.map { $0.workingBytes - $0.cache.byteLimit }.max() ?? 0),
+        ("a step's rows and logits", isEnd ? rowBytes + logitBytes : 0),
         ("tensors on their way", options.tensorBytes),
-        ("image rows", isFirst ? options.pictureBytes : 0),
+        ("image rows", slices[0].lowerBound == 0 ? options.pictureBytes : 0),
       ])
     var description = StageDescription(
-      role: "language", layers: layers, of: count, options: options, memory: memory,
+      role: "language", slices: slices, of: count, options: options, memory: memory,
       digest: configuration.digest)
-    description.cacheTokens = stage.cache.capacity
+    description.cacheTokens = stages[0].cache.capacity
     description.cacheBlockTokens = KeyValueCache.blockTokens
     core = StageCore(description: description, options: options, logger: logger)
+    training = TrainingService(
+      core: core,
+      recipe: .init(
+        shape: TrainingShape(
+          part: .language,
+          chunks: slices.enumerated().map { index, layers in
+            .init(
+              isFirstOfPart: layers.lowerBound == 0, isLastOfPart: layers.upperBound == count,
+              next: isEnd ? index + 1 : index)
+          }), model: options.model, device: options.device, threads: options.threads,
+        make: { weights, device, training, imageToken in
+          try slices.map {
+            try LanguageTrainer(
+              configuration, layers: $0, weights: weights, device: device, options: training,
+              cacheTokens: options.cacheTokens, imageToken: imageToken)
+          }
+        },
+        serve: { slices in
+          for (worker, slice) in zip(workers, slices) {
+            if let trainer = slice as? LanguageTrainer { worker.serve(trainer.stage) }
+          }
+        },
+        serveModel: {
+          for (worker, stage) in zip(workers, try model()) { worker.serve(stage) }
+        }))
     summaryLine =
-      "language layers \(layers.lowerBound)-\(layers.upperBound - 1), a cache of "
-      + "\(stage.cache.capacity) positions: \(memory)"
+      "language layers \(names), a cache of \(stages[0].cache.capacity) positions: \(memory)"
   }
 
   public var summary: String { summaryLine }
@@ -66,37 +107,53 @@ public final class LanguageService: StageService {
 
   public var router: Router {
     var router = Router()
-    let worker = worker
+    let workers = workers
     let core = core
     core.register(
       in: &router,
-      fill: { description in
-        description.cacheTokensUsed = worker.cache.tokensInUse
-        description.sequences = worker.cache.sequences.count
+      fill: { [training] description in
+        description.cacheTokensUsed = workers.map(\.cache.tokensInUse).max() ?? 0
+        description.sequences = workers.map(\.cache.sequences.count).max() ?? 0
+        training.fill(&description)
       },
-      attach: { session in await core.giveBack { worker.begin(session: session) } },
+      attach: { session in
+        await core.giveBack { for worker in workers { worker.begin(session: session) } }
+      },
       detach: { session, isOver in
-        await core.giveBack { if isOver() { worker.forget(session: session) } }
+        await core.giveBack {
+          if isOver() { for worker in workers { worker.forget(session: session) } }
+        }
       })
-    // A stage that hands nothing on has nothing to wait for but its own computing.
-    router.handle(Methods.LanguageModel.step, on: core.next == nil ? core.thread : nil) {
-      payload, context in
-      try await self.step(payload, context)
+    training.register(in: &router)
+    if isRing {
+      router.handleParcel(Methods.LanguageModel.step) { parcel, context in
+        let payload = Payload(parcel.message, tensors: parcel.takeTensors())
+        return try await self.step(payload.outOfArena(), context)
+      }
+    } else {
+      // A stage that hands nothing on has nothing to wait for but its own computing.
+      router.handle(Methods.LanguageModel.step, on: core.next == nil ? core.thread : nil) {
+        payload, context in
+        try await self.step(payload, context)
+      }
     }
     router.handle(Methods.LanguageModel.placeImage) { payload, _ in
       try await self.place(payload)
     }
     router.handle(Methods.LanguageModel.end) { payload, _ in
-      await core.giveBack { worker.end(payload.message.sequences) }
+      await core.giveBack { for worker in workers { worker.end(payload.message.sequences) } }
       return Payload(EndReply())
     }
     return router
   }
 
+  /// Whether steps come by several times.
+  private var isRing: Bool { workers.count > 1 }
+
   private func place(_ payload: Payload<EncodeRequest>) async throws -> Payload<EncodeReply> {
     let rows = try payload.onlyTensor("picture")
     let request = payload.message
-    let worker = worker
+    let worker = workers[0]
     let (tokens, busy) = try await core.compute { _ in
       try worker.place(
         rows, sequence: request.sequence, picture: request.picture)
@@ -110,11 +167,20 @@ public final class LanguageService: StageService {
   private func step(
     _ payload: Payload<StepRequest>, _ context: CallContext
   ) async throws -> Payload<StepReply> {
-    let worker = worker
+    let chunk = payload.message.chunk
+    guard workers.indices.contains(chunk) else {
+      throw RPCError(
+        .invalidArgument,
+        "a step for chunk \(chunk) of a stage with \(workers.count) slices of layers; fix "
+          + "--virtual-stages and --next")
+    }
+    let worker = workers[chunk]
+    let next = worker.isLast ? nil : core.next
     let steps = payload.message.steps
     let rowCount = try worker.checkShape(of: steps, tensors: payload.tensors)
     let output: Tensor
-    if let next = core.next {
+    // In a ring, room in an arena that is waited for may be that of this step, further round.
+    if let next, !isRing {
       output = try await next.allocate(
         .float32, [rowCount, configuration.language.hiddenSize], deadline: context.deadline)
     } else {
@@ -126,7 +192,7 @@ public final class LanguageService: StageService {
       try worker.forward(steps, hidden: input, into: output)
     }
 
-    guard let next = core.next else {
+    guard let next else {
       var reply = StepReply()
       reply.results = outcome.results
       reply.busyMicroseconds = [busy]
@@ -143,6 +209,7 @@ public final class LanguageService: StageService {
     }
     var request = StepRequest()
     request.steps = outcome.passed
+    request.chunk = isEnd ? chunk + 1 : chunk
     var reply = try await next.call(
       Methods.LanguageModel.step, request,
       tensors: [Attachment(output.rows(0..<outcome.rows), name: "hidden")],

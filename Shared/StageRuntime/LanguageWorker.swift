@@ -8,7 +8,7 @@ import Transport
 /// What a language stage remembers between steps: caches, pictures, and which sequences are
 /// over. All but ``cache`` and ``checkShape(of:tensors:)`` belongs to the computing thread.
 final class LanguageWorker: @unchecked Sendable {
-  private let stage: LanguageStage
+  private let current: Current<LanguageStage>
   private let configuration: ModelConfiguration
   private let layers: Range<Int>
   private let pictureBytes: Int
@@ -28,15 +28,16 @@ final class LanguageWorker: @unchecked Sendable {
     stage: LanguageStage, configuration: ModelConfiguration, layers: Range<Int>,
     pictureBytes: Int
   ) {
-    self.stage = stage
+    current = Current(stage)
     self.configuration = configuration
     self.layers = layers
     self.pictureBytes = pictureBytes
   }
 
+  private var stage: LanguageStage { current.value }
   var cache: KeyValueCache { stage.cache }
-  private var isFirst: Bool { layers.lowerBound == 0 }
-  private var isLast: Bool { layers.upperBound == configuration.language.layerCount }
+  var isFirst: Bool { layers.lowerBound == 0 }
+  var isLast: Bool { layers.upperBound == configuration.language.layerCount }
 
   /// What a step came to in this stage.
   struct Outcome: Sendable {
@@ -47,6 +48,12 @@ final class LanguageWorker: @unchecked Sendable {
     var rows = 0
     /// [rows, V], when a step asked for them.
     var logits: Tensor?
+  }
+
+  /// Goes on with other weights, and an empty cache: sequences at work have to begin anew.
+  func serve(_ stage: LanguageStage) {
+    current.value = stage
+    generated = [:]
   }
 
   // MARK: Borders

@@ -8,10 +8,11 @@ import Transport
 
 /// The projector as a service: vision tokens come in, image rows go to the first language stage.
 public final class ProjectorService: StageService {
-  private let stage: ProjectorStage
+  private let stage: Current<ProjectorStage>
   private let configuration: ModelConfiguration
   private let core: StageCore
   private let memory: StageMemory
+  private let training: TrainingService
 
   /// - Throws: ``StageError``, ``CheckpointError``, ``KernelError``, ``InternVLError``.
   public init(_ options: StageOptions, logger: Logger) throws {
@@ -19,17 +20,40 @@ public final class ProjectorService: StageService {
     guard options.next != nil else {
       throw StageError.nextMissing(role: "projector", layers: "0-0", of: 1)
     }
-    stage = try ProjectorStage(
-      configuration, checkpoint: CheckpointReader(folder: options.model),
-      device: Devices.make(options.device, threads: options.threads))
+    let configuration = configuration
+    let device = try Devices.make(options.device, threads: options.threads)
+    let model: @Sendable () throws -> ProjectorStage = {
+      try ProjectorStage(
+        configuration, checkpoint: CheckpointReader(folder: options.model), device: device)
+    }
+    let loaded = try model()
+    let stage = Current(loaded)
+    self.stage = stage
     memory = StageMemory(
-      weightBytes: stage.weightBytes,
-      [("computing", stage.workingBytes), ("tensors on their way", options.tensorBytes)])
+      weightBytes: loaded.weightBytes,
+      [("computing", loaded.workingBytes), ("tensors on their way", options.tensorBytes)])
     core = StageCore(
       description: StageDescription(
-        role: "projector", layers: 0..<1, of: 1, options: options, memory: memory,
+        role: "projector", slices: [0..<1], of: 1, options: options, memory: memory,
         digest: configuration.digest),
       options: options, logger: logger)
+    training = TrainingService(
+      core: core,
+      recipe: .init(
+        shape: TrainingShape(
+          part: .projector,
+          chunks: [.init(isFirstOfPart: true, isLastOfPart: true, next: 0)]),
+        model: options.model, device: options.device, threads: options.threads,
+        make: { weights, device, options, _ in
+          [
+            try ProjectorTrainer(
+              configuration, weights: weights, device: device, options: options)
+          ]
+        },
+        serve: { slices in
+          if let trainer = slices.first as? ProjectorTrainer { stage.value = trainer.stage }
+        },
+        serveModel: { stage.value = try model() }))
   }
 
   public var summary: String {
@@ -41,7 +65,9 @@ public final class ProjectorService: StageService {
   public var router: Router {
     var router = Router()
     core.register(
-      in: &router, fill: { _ in }, attach: { _ in }, detach: { _, isOver in _ = isOver() })
+      in: &router, fill: { [training] in training.fill(&$0) }, attach: { _ in },
+      detach: { _, isOver in _ = isOver() })
+    training.register(in: &router)
     router.handle(Methods.Projector.project) { payload, context in
       try await self.project(payload, context)
     }
@@ -67,9 +93,10 @@ public final class ProjectorService: StageService {
     let rows = try await next.allocate(
       .float32, [tiles * tokens, configuration.language.hiddenSize], deadline: context.deadline)
     let (_, busy) = try await core.compute { flag in
+      let stage = self.stage.value
       for tile in 0..<tiles {
         if flag.isCancelled { throw CancellationError() }
-        try self.stage.forward(
+        try stage.forward(
           vision[tile], into: rows.rows(tile * tokens..<(tile + 1) * tokens))
       }
     }

@@ -20,7 +20,9 @@ public struct StageArguments: ParsableArguments {
   public var stage: String?
 
   @Option(
-    help: ArgumentHelp("Which layers to hold, both included, from 0.", valueName: "A-B"))
+    help: ArgumentHelp(
+      "Which layers to hold, both included, from 0; of a language model also A-B,C-D.",
+      valueName: "A-B"))
   public var layers: String?
 
   @Option(

@@ -31,11 +31,13 @@ final class StageCore: Sendable {
 
   /// Runs `body` on the computing thread and says how long it took in microseconds.
   ///
+  /// - Parameter isLimited: false: for those who come one at a time and may not be refused.
   /// - Throws: RESOURCE_EXHAUSTED when too many calls wait already.
   func compute<Result: Sendable>(
+    isLimited: Bool = true,
     _ body: @escaping @Sendable (CancellationFlag) throws -> Result
   ) async throws -> (Result, microseconds: Int) {
-    guard thread.waiting < StageCore.queueLimit else {
+    guard !isLimited || thread.waiting < StageCore.queueLimit else {
       throw RPCError(
         .resourceExhausted,
         "\(thread.waiting) calls wait for this \(description.role) stage already")

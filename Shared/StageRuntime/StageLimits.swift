@@ -40,13 +40,16 @@ extension Payload {
 
 extension StageDescription {
   init(
-    role: String, layers: Range<Int>, of count: Int, options: StageOptions,
+    role: String, slices: [Range<Int>], of count: Int, options: StageOptions,
     memory: StageMemory, digest: String
   ) {
     self.init()
     self.role = role
-    firstLayer = layers.lowerBound
-    endLayer = layers.upperBound
+    firstLayer = slices[0].lowerBound
+    endLayer = slices[0].upperBound
+    if slices.count > 1 {
+      self.slices = slices.map { LayerRange(firstLayer: $0.lowerBound, endLayer: $0.upperBound) }
+    }
     layerCount = count
     device = options.device
     threads = options.threads

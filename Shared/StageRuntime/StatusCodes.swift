@@ -32,7 +32,12 @@ extension SamplingError: StatusConvertible {
 }
 
 extension CheckpointError: StatusConvertible {
-  public var statusCode: StatusCode { .failedPrecondition }
+  public var statusCode: StatusCode {
+    switch self {
+    case .diskFull, .noRoom: .resourceExhausted
+    default: .failedPrecondition
+    }
+  }
 }
 
 extension TensorError: StatusConvertible {

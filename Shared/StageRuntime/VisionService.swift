@@ -11,11 +11,12 @@ import Transport
 /// Pixels or hidden states come in, pass the slice's layers, and are handed to the next vision
 /// stage or to the projector; the reply waits for theirs.
 public final class VisionService: StageService {
-  private let stage: VisionStage
+  private let stage: Current<VisionStage>
   private let configuration: ModelConfiguration
   private let layers: Range<Int>
   private let core: StageCore
   private let memory: StageMemory
+  private let training: TrainingService
 
   /// Maps the slice's weights.
   ///
@@ -23,22 +24,49 @@ public final class VisionService: StageService {
   public init(_ options: StageOptions, logger: Logger) throws {
     configuration = try ModelConfiguration.load(folder: options.model)
     let count = configuration.usedVisionLayers
-    layers = try options.slice.range(of: count)
+    layers = try options.slice.range(of: count, role: "vision")
     guard options.next != nil else {
       throw StageError.nextMissing(
         role: "vision", layers: "\(layers.lowerBound)-\(layers.upperBound - 1)", of: count)
     }
-    stage = try VisionStage(
-      configuration, layers: layers, checkpoint: CheckpointReader(folder: options.model),
-      device: Devices.make(options.device, threads: options.threads))
+    let (configuration, layers) = (configuration, layers)
+    let device = try Devices.make(options.device, threads: options.threads)
+    let model: @Sendable () throws -> VisionStage = {
+      try VisionStage(
+        configuration, layers: layers, checkpoint: CheckpointReader(folder: options.model),
+        device: device)
+    }
+    let loaded = try model()
+    let stage = Current(loaded)
+    self.stage = stage
     memory = StageMemory(
-      weightBytes: stage.weightBytes,
-      [("computing", stage.workingBytes), ("tensors on their way", options.tensorBytes)])
+      weightBytes: loaded.weightBytes,
+      [("computing", loaded.workingBytes), ("tensors on their way", options.tensorBytes)])
     core = StageCore(
       description: StageDescription(
-        role: "vision", layers: layers, of: count, options: options, memory: memory,
+        role: "vision", slices: [layers], of: count, options: options, memory: memory,
         digest: configuration.digest),
       options: options, logger: logger)
+    training = TrainingService(
+      core: core,
+      recipe: .init(
+        shape: TrainingShape(
+          part: .vision,
+          chunks: [
+            .init(
+              isFirstOfPart: layers.lowerBound == 0, isLastOfPart: layers.upperBound == count,
+              next: 0)
+          ]), model: options.model, device: options.device, threads: options.threads,
+        make: { weights, device, options, _ in
+          [
+            try VisionTrainer(
+              configuration, layers: layers, weights: weights, device: device, options: options)
+          ]
+        },
+        serve: { slices in
+          if let trainer = slices.first as? VisionTrainer { stage.value = trainer.stage }
+        },
+        serveModel: { stage.value = try model() }))
   }
 
   public var summary: String {
@@ -50,7 +78,9 @@ public final class VisionService: StageService {
   public var router: Router {
     var router = Router()
     core.register(
-      in: &router, fill: { _ in }, attach: { _ in }, detach: { _, isOver in _ = isOver() })
+      in: &router, fill: { [training] in training.fill(&$0) }, attach: { _ in },
+      detach: { _, isOver in _ = isOver() })
+    training.register(in: &router)
     router.handle(Methods.VisionEncoder.encode) { payload, context in
       try await self.encode(payload, context)
     }
@@ -70,14 +100,15 @@ public final class VisionService: StageService {
       .float32, [tiles, configuration.visionTokenCount, configuration.vision.hiddenSize],
       deadline: context.deadline)
     let (_, busy) = try await core.compute { flag in
+      let stage = self.stage.value
       for tile in 0..<tiles {
         let hidden = output[tile]
         if self.isFirst {
-          try self.stage.embed(input[tile], into: hidden)
+          try stage.embed(input[tile], into: hidden)
         } else {
           hidden.copyElements(from: input[tile])
         }
-        try self.stage.forward(hidden, isCancelled: { flag.isCancelled })
+        try stage.forward(hidden, isCancelled: { flag.isCancelled })
       }
     }
     let method = isLast ? Methods.Projector.project : Methods.VisionEncoder.encode

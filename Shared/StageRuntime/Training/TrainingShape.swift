@@ -1,0 +1,64 @@
+import InternVL
+import Tensors
+import Training
+import Transport
+
+/// What a stage that trains is in the mesh: known outside of the computing thread.
+struct TrainingShape: Sendable {
+  enum Part: Sendable {
+    case vision, projector, language
+  }
+
+  struct Chunk: Sendable {
+    var isFirstOfPart: Bool
+    var isLastOfPart: Bool
+    /// Which of the next stage's slices gets this one's output.
+    var next: Int
+    var hasBackward = false
+    var needsInputGradient = false
+  }
+
+  var part: Part
+  var chunks: [Chunk]
+
+  /// Whether pixels are fed to the chunk.
+  func takesPixels(_ chunk: Int) -> Bool { part == .vision && chunks[chunk].isFirstOfPart }
+  var takesTokens: Bool { part == .language && chunks.contains(where: \.isFirstOfPart) }
+  var takesLabels: Bool { part == .language && chunks.contains(where: \.isLastOfPart) }
+
+  /// Whether a micro-batch passes the stage by.
+  func isPassed(by microBatch: MicroBatch) -> Bool { part != .language && microBatch.tiles == 0 }
+
+  /// - Throws: INVALID_ARGUMENT for a micro-batch that no gateway of ours would feed.
+  func check(_ microBatch: MicroBatch, pixels: [Attachment]) throws {
+    func refuse(_ what: String) -> RPCError { RPCError(.invalidArgument, what) }
+    guard !microBatch.samples.isEmpty else { throw refuse("a micro-batch without samples") }
+    guard microBatch.rows > 0, microBatch.rows <= TrainingLimits.rows else {
+      throw refuse(
+        "a micro-batch of \(microBatch.rows) tokens, expected 1 to \(TrainingLimits.rows)")
+    }
+    guard microBatch.tiles <= TrainingLimits.tiles else {
+      throw refuse(
+        "a micro-batch of \(microBatch.tiles) tiles, at most \(TrainingLimits.tiles) are taken")
+    }
+    if takesTokens, microBatch.ids.count != microBatch.rows {
+      throw refuse("\(microBatch.ids.count) ids for \(microBatch.rows) tokens")
+    }
+    if takesLabels, microBatch.labels.count != microBatch.rows {
+      throw refuse("\(microBatch.labels.count) labels for \(microBatch.rows) tokens")
+    }
+    let wanted = takesPixels(0) && microBatch.tiles > 0 ? 1 : 0
+    guard pixels.count == wanted else {
+      throw refuse("\(pixels.count) tensors beside a micro-batch, expected \(wanted)")
+    }
+  }
+}
+
+extension Tensor {
+  /// A copy on the heap, which uses nobody else's memory.
+  func onHeap() -> Tensor {
+    let copy = Tensor(uninitialized: scalarType, shape)
+    copy.copyElements(from: self)
+    return copy
+  }
+}
