@@ -47,7 +47,8 @@ import Testing
 
   @Test("files are made beside each other, a record for each call")
   func files() throws {
-    let folder = FileManager.default.temporaryDirectory.path
+    let folder =
+      FileManager.default.temporaryDirectory.path
       + "/tensorboard-\(UUID().uuidString)/runs/one"
     defer { try? FileManager.default.removeItem(atPath: folder) }
     let first = try TensorBoardWriter(directory: folder, now: 42)
