@@ -69,6 +69,43 @@ import Training
     #expect(abs(square - bound * bound / 3) < 0.25 * bound * bound / 3)
   }
 
+  @Test(
+    "The gradient of B at the start is that of the product's weight, times A",
+    arguments: ModelCase.golden)
+  func gradientAtStart(_ modelCase: ModelCase) throws {
+    // The golden gradients of whole weights are the reference's; one case is bfloat16.
+    let (trainingCase, _) = try TrainingCase.golden(modelCase)
+    let whole = try trainingCase.trainer()
+    _ = try whole.step(1, microBatches: trainingCase.microBatches)
+    let trainer = try trainingCase.trainer(options: Self.options())
+    _ = try trainer.step(1, microBatches: trainingCase.microBatches)
+    let gradients = Dictionary(
+      uniqueKeysWithValues: whole.parameters.map { ($0.name, $0.gradient) })
+    var checked = 0
+    for held in trainer.tensors {
+      guard let adapter = held.adapter, let dB = adapter.b.gradient, let dA = adapter.a.gradient,
+        let dWeight = gradients[held.name]?.floats
+      else { continue }
+      #expect(dA.floats.allSatisfy { $0 == 0 })
+      let (rank, width) = (dA.shape[0], dA.shape[1])
+      let a = adapter.a.value.floats
+      var expected: [Float] = []
+      for row in 0..<dB.shape[0] {
+        for index in 0..<rank {
+          var sum: Float = 0
+          for column in 0..<width {
+            sum += dWeight[row * width + column] * a[index * width + column]
+          }
+          expected.append(adapter.scale * sum)
+        }
+      }
+      #expect(relativeDifference(dB.floats, expected) < 1e-4, "\(held.name)")
+      checked += 1
+    }
+    #expect(checked == trainer.parameters.count / 2)
+    #expect(checked > 0)
+  }
+
   @Test("Merged into their products they compute the same")
   func merged() throws {
     let (trainingCase, _) = try TrainingCase.variant("vit300m")

@@ -36,6 +36,9 @@ import Testing
       (.imageRowsOutsideStep(row: 3, count: 2, step: 4), ["2 image rows", "row 3", "4 rows"]),
       (.placeholderMismatch(placeholders: 256, imageRows: 512), ["256", "512"]),
       (.emptyPrompt, ["no tokens"]),
+      (.unknownMicroBatch(index: 7), ["micro-batch 7", "forward pass"]),
+      (.tokensMissing(what: "labels", found: 3, rows: 12), ["12 rows", "3 labels"]),
+      (.tiedTensorSplit(layers: 0..<4), ["0–3", "one tensor", "one language stage"]),
     ])
   func description(_ error: InternVLError, _ parts: [String]) {
     for part in parts { #expect("\(error)".contains(part), "\(error)") }
