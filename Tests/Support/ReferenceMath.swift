@@ -90,6 +90,49 @@ public enum ReferenceMath {
     return y
   }
 
+  /// Attention of all heads: q [T, Q · H], k and v [T, KV · H]; a row sees the rows of its own
+  /// group, up to itself if `causal`. Rows of no group are zero.
+  public static func attention(
+    q: [Double], k: [Double], v: [Double], heads: Int, keyValueHeads: Int, size: Int,
+    groups: [Range<Int>], causal: Bool
+  ) -> [Double] {
+    var y = [Double](repeating: 0, count: q.count)
+    let (width, narrow) = (heads * size, keyValueHeads * size)
+    for group in groups {
+      for row in group {
+        let seen = group.lowerBound..<(causal ? row + 1 : group.upperBound)
+        for head in 0..<heads {
+          let shared = head / (heads / keyValueHeads) * size
+          func slices(_ all: [Double]) -> [ArraySlice<Double>] {
+            seen.map { all[$0 * narrow + shared..<$0 * narrow + shared + size] }
+          }
+          let start = row * width + head * size
+          y.replaceSubrange(
+            start..<start + size,
+            with: attention(q[start..<start + size], keys: slices(k), values: slices(v)))
+        }
+      }
+    }
+    return y
+  }
+
+  /// Σ −log softmax(hidden · weightᵀ)[label] over the rows with a label of at least 0.
+  public static func crossEntropy(
+    hidden: [Double], weight: [Double], labels: [Int32], vocabulary: Int
+  ) -> Double {
+    guard !labels.isEmpty, vocabulary > 0 else { return 0 }
+    let logits = linear(
+      hidden, weight: weight, bias: nil, rows: labels.count, depth: hidden.count / labels.count,
+      outputs: vocabulary)
+    return labels.enumerated().reduce(0) { sum, entry in
+      guard entry.element >= 0 else { return sum }
+      let row = logits[entry.offset * vocabulary..<(entry.offset + 1) * vocabulary]
+      let greatest = row.max() ?? 0
+      let total = row.reduce(0) { $0 + exp($1 - greatest) }
+      return sum + log(total) + greatest - row[row.startIndex + Int(entry.element)]
+    }
+  }
+
   private static func eachRow(
     _ x: [Double], width: Int, _ body: ([Double]) -> [Double]
   ) -> [Double] {
