@@ -45,7 +45,7 @@ enum DataTable {
     let image = Int(estimate.meanImageTokens.rounded())
     let learnt = Int(estimate.meanLearntTokens.rounded())
     return "\(estimate.stepsPerEpoch) steps of \(estimate.globalBatchSize) samples an epoch, "
-      + "\(mean) tokens a step (\(estimate.minTokens) to \(estimate.maxTokens)), "
+      + "\(mean) tokens a step (full ones \(estimate.minTokens) to \(estimate.maxTokens)), "
       + "\(image) of them image tokens, \(learnt) learnt\n"
   }
 

@@ -69,10 +69,11 @@ public struct SampleEncoder: Sendable {
   /// How many of `ids` are places of image rows.
   public func imageTokens(_ ids: [Int32]) -> Int { ids.count { $0 == contextID } }
 
-  /// - Parameter tiles: of each picture in order.
+  /// - Parameters:
+  ///   - turns: as ``turns(_:)`` gives them.
+  ///   - tiles: of each picture in order.
   /// - Throws: ``UnplacedFlaw``.
-  func encode(_ record: SampleRecord, tiles: [Int]) throws -> Encoded {
-    let turns = try SampleEncoder.turns(record)
+  func encode(_ turns: [ChatTurn], tiles: [Int]) throws -> Encoded {
     do {
       let expanded = try ImagePlaceholders.expand(
         turns, rows: tiles.map { $0 * imageTokenCount })
@@ -244,17 +245,32 @@ public struct SampleEncoder: Sendable {
 }
 
 extension String {
-  /// Compared as bytes, as the tokenizer will: Swift characters may swallow a combining mark.
-  fileprivate func occurrences(of text: String) -> Int {
-    pieces(around: text).count - 1
-  }
+  fileprivate func occurrences(of text: String) -> Int { places(of: text).count }
 
   fileprivate func removing(_ text: String) -> String {
-    let pieces = pieces(around: text)
-    return pieces.count == 1 ? self : String(decoding: Array(pieces.joined()), as: UTF8.self)
+    let places = places(of: text)
+    guard !places.isEmpty else { return self }
+    var bytes = Array(utf8)
+    for place in places.reversed() { bytes.removeSubrange(place..<place + text.utf8.count) }
+    return String(decoding: bytes, as: UTF8.self)
   }
 
-  private func pieces(around text: String) -> [ArraySlice<UInt8>] {
-    Array(utf8).split(separator: Array(text.utf8), omittingEmptySubsequences: false)
+  /// Where a text that is not empty begins in this one. Compared as bytes, as the tokenizer will:
+  /// Swift characters may swallow a combining mark.
+  private func places(of text: String) -> [Int] {
+    let text = Array(text.utf8)
+    return Array(utf8).withUnsafeBufferPointer { bytes in
+      var places: [Int] = []
+      var start = 0
+      while start + text.count <= bytes.count {
+        if bytes[start] == text[0], text.indices.allSatisfy({ bytes[start + $0] == text[$0] }) {
+          places.append(start)
+          start += text.count
+        } else {
+          start += 1
+        }
+      }
+      return places
+    }
   }
 }

@@ -171,14 +171,14 @@ public final class SampleSource: Sendable {
     let dataset = datasets[place.dataset].meta
     let record = try record(place)
     // What is wrong with the words is said before what is wrong with the pictures.
-    _ = try SampleEncoder.turns(record)
+    let turns = try SampleEncoder.turns(record)
     let files = try record.images.map { try pictures.open($0, in: dataset.roots) }
     let tiles = files.map {
       pictures.tileCount(
         width: $0.width, height: $0.height, maxTiles: dataset.maxDynamicPatch)
     }
     return Opened(
-      place: place, encoded: try encoder.encode(record, tiles: tiles), files: files, tiles: tiles)
+      place: place, encoded: try encoder.encode(turns, tiles: tiles), files: files, tiles: tiles)
   }
 
   /// Bytes that a sample takes when it is loaded.

@@ -26,7 +26,8 @@ public final class SampleStream: Sendable, AsyncSequence {
 
   deinit { state.stop() }
 
-  /// The next sample, nil after the last. For one task at a time.
+  /// The next sample, nil after the last. For one task at a time; when it is cancelled, the stream
+  /// ends.
   ///
   /// - Throws: ``TrainingDataError`` in the place of a sample that cannot be read, and
   ///   `CancellationError`.

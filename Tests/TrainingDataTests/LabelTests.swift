@@ -96,7 +96,7 @@ import Testing
         conversations: entry.sample.conversations.map { .init(from: $0.from, value: $0.value) })
       let tiles = [Int](repeating: 1, count: entry.sample.image.count)
       do {
-        let encoded = try encoder.encode(record, tiles: tiles)
+        let encoded = try encoder.encode(SampleEncoder.turns(record), tiles: tiles)
         #expect(!entry.masked)
         #expect(entry.wholeImages)
         #expect(encoded.ids == entry.ids)
