@@ -81,6 +81,20 @@ import Training
     }
   }
 
+  @Test("Several slices of the golden cases", arguments: ModelCase.golden)
+  func golden(_ modelCase: ModelCase) throws {
+    let (trainingCase, _) = try TrainingCase.golden(modelCase)
+    let options = Kind.everything.options()
+    let whole = try trainingCase.trainer(options: options)
+    let split = try trainingCase.trainer(
+      threads: 2, options: options,
+      visionLayers: LayerSplit.even(layers: whole.configuration.usedVisionLayers, stages: 2),
+      languageLayers: LayerSplit.even(
+        layers: whole.configuration.language.layerCount,
+        stages: min(whole.configuration.language.layerCount, 3)))
+    #expect(try trace(split, trainingCase) == trace(whole, trainingCase))
+  }
+
   @Test("Products of weight gradients left for later", arguments: Kind.allCases)
   func deferred(_ kind: Kind) throws {
     let (trainingCase, _) = try TrainingCase.variant("vit300m")

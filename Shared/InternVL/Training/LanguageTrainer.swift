@@ -125,7 +125,7 @@ public final class LanguageTrainer: TrainingSlice {
   public func backward(
     _ index: Int, gradient: Tensor?, into inputGradient: Tensor?
   ) throws -> (sum: Double, rows: Int)? {
-    let saved = try memory.take(index)
+    var saved = try memory.take(index)
     guard hasBackward else { return nil }
     let microBatch = saved.microBatch
     let pass = self.pass(microBatch, saved.step)
@@ -140,7 +140,7 @@ public final class LanguageTrainer: TrainingSlice {
         try Slices.require(gradient, shape, "gradient of the language layers' output"))
     }
     if reachesLayers(microBatch) {
-      try backwardThroughLayers(dX, saved, pass)
+      try backwardThroughLayers(dX, &saved, pass)
       try takeInputGradient(dX, microBatch, into: inputGradient, pass)
     }
     memory.leave(pass, of: index)
@@ -221,26 +221,26 @@ public final class LanguageTrainer: TrainingSlice {
   // MARK: Layers
 
   private func backwardThroughLayers(
-    _ dX: Tensor, _ saved: Saved, _ pass: TrainingPass
+    _ dX: Tensor, _ saved: inout Saved, _ pass: TrainingPass
   ) throws {
     let microBatch = saved.microBatch
     let rotation = rotation(microBatch, pass)
     let sequences = microBatch.sequences
-    for place in stage.blocks.indices.reversed() {
-      let block = stage.blocks[place]
+    for (place, block) in stage.blocks.enumerated().reversed() {
       let activations: DecoderActivations
       switch options.recompute {
-      case .none: activations = saved.layers[place]
+      case .none: activations = saved.layers.removeLast()
       case .selective:
-        var restored = saved.layers[place]
+        var restored = saved.layers.removeLast()
         restored.restore(make: pass.tensor)
         try block.recompute(restored, on: device)
         activations = restored
       case .full:
         activations = DecoderActivations(
           keeping: stage.shape, rows: microBatch.rows, make: pass.tensor)
+        // The input becomes the output, which nobody reads.
         try block.forward(
-          pass.copy(saved.inputs[place]), rotation: rotation,
+          saved.inputs.removeLast(), rotation: rotation,
           attention: .whole(sequences, device), activations, on: device, pass)
       }
       try block.backward(

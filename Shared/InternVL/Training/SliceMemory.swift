@@ -31,7 +31,6 @@ struct SliceMemory<Saved> {
   mutating func discard() {
     saved = [:]
     products = [:]
-    pool.trim()
   }
 }
 

@@ -46,15 +46,13 @@ final class TensorPool: Sendable {
     return tensor
   }
 
-  /// Gives unused memory back to the system.
-  func trim() {
+  deinit {
+    // No tensor is alive: each holds the pool.
     state.withLock { state in
-      state.peak = state.usedBytes
+      state.peak = 0
       TensorPool.shrink(&state)
     }
   }
-
-  deinit { trim() }
 
   private func take(back address: UInt, _ size: Int) {
     state.withLock { state in

@@ -107,7 +107,7 @@ public final class VisionTrainer: TrainingSlice {
   public func backward(
     _ index: Int, gradient: Tensor?, into inputGradient: Tensor?
   ) throws -> (sum: Double, rows: Int)? {
-    let saved = try memory.take(index)
+    var saved = try memory.take(index)
     guard hasBackward, saved.microBatch.tiles > 0 else { return nil }
     let tiles = saved.microBatch.tiles
     let gradient = try Slices.require(
@@ -117,7 +117,7 @@ public final class VisionTrainer: TrainingSlice {
     let dX = pass.copy(gradient.reshaped([shapes.rows, shapes.width]))
     for (place, block) in stage.blocks.enumerated().reversed() {
       let factors = factors(place, saved.microBatch, saved.step)
-      let activations = try activations(place, saved, shapes, pass, factors)
+      let activations = try activations(block, &saved, shapes, pass, factors)
       try block.backward(
         dX: dX, activations, pass, dropPath: factors,
         wantsInput: place > 0 || needsInputGradient || saved.pixels != nil)
@@ -157,22 +157,24 @@ public final class VisionTrainer: TrainingSlice {
       layer: stage.layers.lowerBound + place, step: step, tiles: microBatch.tilePlaces)
   }
 
-  /// All that the layer's backward pass reads, computed again as far as it was not kept.
+  /// All that the backward pass of the last layer left reads, computed again as far as it was
+  /// not kept. It is kept no longer.
   private func activations(
-    _ place: Int, _ saved: Saved, _ shape: VisionActivations.Shape, _ pass: TrainingPass,
-    _ factors: BranchFactors?
+    _ block: VisionLayer, _ saved: inout Saved, _ shape: VisionActivations.Shape,
+    _ pass: TrainingPass, _ factors: BranchFactors?
   ) throws -> VisionActivations {
     switch options.recompute {
-    case .none: return saved.layers[place]
+    case .none: return saved.layers.removeLast()
     case .selective:
-      var activations = saved.layers[place]
+      var activations = saved.layers.removeLast()
       activations.restore(shape, make: pass.tensor)
-      try stage.blocks[place].recompute(activations, on: device)
+      try block.recompute(activations, on: device)
       return activations
     case .full:
       let activations = VisionActivations(keeping: shape, make: pass.tensor)
-      try stage.blocks[place].forward(
-        pass.copy(saved.inputs[place]), activations, on: device, pass, dropPath: factors)
+      // The input becomes the output, which nobody reads.
+      try block.forward(
+        saved.inputs.removeLast(), activations, on: device, pass, dropPath: factors)
       return activations
     }
   }
