@@ -16,7 +16,10 @@ struct Assemble: ParsableCommand {
   @Option(help: ArgumentHelp("Folder of an InternVisionModel.", valueName: "folder"))
   var vision: String
 
-  @Option(help: ArgumentHelp("The projector's weights; without them it starts new.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "The projector's weights, .pth or .safetensors; without them it starts new.",
+      valueName: "file"))
   var projector: String?
 
   @Option(help: ArgumentHelp("Folder of a LlamaForCausalLM.", valueName: "folder"))
@@ -25,7 +28,7 @@ struct Assemble: ParsableCommand {
   @Option(help: ArgumentHelp("Folder of the tokenizer.", valueName: "folder"))
   var tokenizer: String
 
-  @Option(name: [.customLong("out")], help: ArgumentHelp("Folder to write.", valueName: "folder"))
+  @Option(name: .customLong("out"), help: ArgumentHelp("Folder to write.", valueName: "folder"))
   var output: String
 
   @Option(help: "Pixels on a side of a tile; as the vision encoder has it if not given.")

@@ -29,6 +29,39 @@ import Testing
         .shapeMismatch(file: "f", tensor: "a", expected: [2, 3], found: [3, 2], neededFor: "why"),
         ["[2, 3]", "[3, 2]", "why"]
       ),
+      (
+        .noRoom(folder: "out", needed: 4096, free: 512),
+        ["out", "4096", "512", "--save-total-limit"]
+      ),
+      (.beingWritten(folder: "out/tmp-checkpoint-2"), ["tmp-checkpoint-2", "another process"]),
+      (
+        .damaged(file: "c/config.json", expected: "12 bytes", found: "11"),
+        ["c/config.json", "12 bytes", "11"]
+      ),
+      (
+        .unexpectedTensor(
+          file: "f", tensor: "a", expected: "bfloat16 [2]", found: "float32 [2]"),
+        ["f", "a", "bfloat16 [2]", "float32 [2]"]
+      ),
+      (
+        .missingState(folder: "c", parameter: "ls1", state: "exp_avg.ls1"),
+        ["c", "ls1", "exp_avg.ls1", "freeze"]
+      ),
+      (.invalidArchive(file: "a.pth", reason: "why"), ["a.pth", "why"]),
+      (.invalidPickle(file: "a.pth", offset: 17, reason: "why"), ["a.pth", "17", "why"]),
+      (
+        .forbiddenGlobal(file: "a.pth", name: "posix.system"),
+        ["a.pth", "posix.system", "nothing of it was run", "safetensors"]
+      ),
+      (
+        .unsupportedPickle(file: "a.pth", offset: 17, what: "instruction 0x81"),
+        ["a.pth", "17", "instruction 0x81"]
+      ),
+      (
+        .invalidTorchTensor(file: "a.pth", tensor: "w", reason: "reaches outside"),
+        ["a.pth", "w", "reaches outside"]
+      ),
+      (.unsuitablePart(file: "tok", reason: "why"), ["tok", "why"]),
     ] as [(CheckpointError, [String])])
   func `a description says what, where and what to do`(error: CheckpointError, parts: [String]) {
     for part in parts { #expect(error.description.contains(part), "\(error)") }

@@ -6,7 +6,6 @@ import Tensors
   import Musl
 #endif
 
-
 /// A file that `torch.save` wrote: a zip archive with a pickle that describes tensors, and their
 /// bytes beside it. Nothing in the pickle is run.
 ///

@@ -113,9 +113,10 @@ private func canonical(_ value: JSONValue) -> String {
       }
     }
     // The golden configuration, but for keys that parts do not have.
-    for name in ["config.json", "tokenizer_config.json", "special_tokens_map.json",
-      "added_tokens.json", "preprocessor_config.json"]
-    {
+    for name in [
+      "config.json", "tokenizer_config.json", "special_tokens_map.json",
+      "added_tokens.json", "preprocessor_config.json",
+    ] {
       func text(_ folder: String) throws -> String {
         guard
           case .object(let members) = try JSONValue.parse(

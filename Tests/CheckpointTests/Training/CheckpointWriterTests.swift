@@ -111,7 +111,8 @@ import Testing
     #expect(
       try reader.value(of: held.name)?.floats == SmallRun.value(held.name, held.shape).floats)
     let other = try ModelConfiguration.load(folder: saved.path)
-    #expect(other.vision == run.configuration.vision && other.language == run.configuration.language)
+    #expect(
+      other.vision == run.configuration.vision && other.language == run.configuration.language)
   }
 
   @Test func `companions come along, and config.json stays the same bytes`() throws {
@@ -274,7 +275,8 @@ import Testing
     let run = try SmallRun()
     let old = try run.save(1, layout: run.layout(1))
     let (model, output) = (run.model, run.output)
-    await #expect(processExitsWith: .exitCode(9)) { [model = model as String, output = output as String] in
+    await #expect(processExitsWith: .exitCode(9)) {
+      [model = model as String, output = output as String] in
       let source = try CheckpointReader(folder: model)
       let layout = try CheckpointLayout(
         stages: [

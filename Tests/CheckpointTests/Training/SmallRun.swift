@@ -58,9 +58,10 @@ struct SmallRun {
 
   /// What a parameter is after some updates: bits that bfloat16 does not hold.
   static func value(_ name: String, _ shape: [Int], _ kind: String = "value") -> Tensor {
-    var random = SeededGenerator(name.utf8.reduce(kind.utf8.reduce(7) { $0 &* 31 &+ UInt64($1) }) {
-      $0 &* 31 &+ UInt64($1)
-    })
+    var random = SeededGenerator(
+      name.utf8.reduce(kind.utf8.reduce(7) { $0 &* 31 &+ UInt64($1) }) {
+        $0 &* 31 &+ UInt64($1)
+      })
     return Tensor(
       (0..<shape.reduce(1, *)).map { _ in Float.random(in: -1...1, using: &random) }, shape)
   }
