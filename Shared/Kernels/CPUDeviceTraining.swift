@@ -1,7 +1,8 @@
 import Tensors
 
 extension CPUDevice: TrainingDevice {
-  public func linearInputGradient(dY: Tensor, weight: Tensor, adding: Bool, into dX: Tensor) throws {
+  public func linearInputGradient(dY: Tensor, weight: Tensor, adding: Bool, into dX: Tensor) throws
+  {
     try LinearGradient.input(dY: dY, weight: weight, adding: adding, into: dX, on: self)
   }
 

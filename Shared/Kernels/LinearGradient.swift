@@ -46,7 +46,8 @@ enum LinearGradient {
         cblas_sgemm(
           CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(top.count), Int32(first.count),
           Int32(count), 1, from + top.lowerBound * outputs + panel, Int32(outputs), block,
-          Int32(line), adding || panel > 0 ? 1 : 0, into + top.lowerBound * depth + first.lowerBound,
+          Int32(line), adding || panel > 0 ? 1 : 0,
+          into + top.lowerBound * depth + first.lowerBound,
           Int32(depth))
       }
     }

@@ -16,9 +16,10 @@ enum RotaryEmbedding {
       by: device.kernels.rotate, on: device)
   }
 
-  private typealias Turn = @convention(c) (
-    UnsafeMutablePointer<Float>, Int, Int, UnsafePointer<Float>, UnsafePointer<Float>
-  ) -> Void
+  private typealias Turn =
+    @convention(c) (
+      UnsafeMutablePointer<Float>, Int, Int, UnsafePointer<Float>, UnsafePointer<Float>
+    ) -> Void
 
   private static func turn(
     _ x: Tensor, heads: Int, positions: [Int], cosines: Tensor, sines: Tensor, by kernel: Turn,

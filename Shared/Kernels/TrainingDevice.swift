@@ -120,7 +120,8 @@ public protocol TrainingDevice: Device {
   /// - Returns: the unscaled sum of the rows' losses, in order, and the number of labelled rows.
   func crossEntropy(
     hidden: Tensor, weight: Tensor, labels: [Int32], scale: Float, dHidden: Tensor?,
-    dWeight: Tensor?) throws -> (sum: Double, rows: Int)
+    dWeight: Tensor?
+  ) throws -> (sum: Double, rows: Int)
 
   /// y = x / (1 − probability) where a draw of `random` (element's number) is at least
   /// `probability`, else 0; y may be x. Its own gradient's function.

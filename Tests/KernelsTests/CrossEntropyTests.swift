@@ -77,7 +77,8 @@ import Testing
     let device = try CPUDevice(threads: 1)
     let dHidden = Tensor(zeros: .float32, [2, 1])
     let found = try device.crossEntropy(
-      hidden: Tensor([1, -1], [2, 1]), weight: Tensor([3e4, -3e4], [2, 1]), labels: [1, 1], scale: 1,
+      hidden: Tensor([1, -1], [2, 1]), weight: Tensor([3e4, -3e4], [2, 1]), labels: [1, 1],
+      scale: 1,
       dHidden: dHidden, dWeight: nil)
     #expect(found.sum == 6e4)
     #expect(dHidden.floats == [6e4, 0])

@@ -9,6 +9,7 @@ import Testing
     let device = try Devices.make("cpu", threads: 2)
     #expect(device.name == "cpu")
     #expect((device as? CPUDevice)?.pool.threadCount == 2)
+    #expect((try Devices.makeTraining("cpu", threads: 2) as? CPUDevice)?.pool.threadCount == 2)
   }
 
   @Test("less than one thread is one thread", arguments: [0, -3])
@@ -20,6 +21,7 @@ import Testing
   func cuda(name: String) {
     let error = KernelError.deviceUnavailable(name, reason: "this build has no code for CUDA")
     #expect(throws: error) { try Devices.make(name, threads: 1) }
+    #expect(throws: error) { try Devices.makeTraining(name, threads: 1) }
   }
 
   @Test(
@@ -44,6 +46,10 @@ import Testing
       (.positionOutOfRange(position: 9, rows: 4), "position 9"),
       (.spanOutOfRange(rows: 1..<6, batch: 2), "1..<6"),
       (.cacheTooShort(positions: 2, needed: 3), "hold 2 positions, 3 are needed"),
+      (
+        .sequencesOverlap(rows: 4..<7, end: 5),
+        "rows 4..<7 of a batch, but another one reaches to row 5"
+      ),
       (.unknownDevice("gpu"), "gpu is no device"),
       (.deviceUnavailable("cuda:1", reason: "why"), "why"),
       (.threadsUnavailable(count: 8, code: 11), "8 threads (errno 11)"),

@@ -90,7 +90,8 @@ struct GradientCase: CustomTestStringConvertible, Sendable {
 
       let elements =
         gradient.count <= 24
-        ? Array(gradient.indices) : (0..<24).map { _ in gradient.indices.randomElement(using: &random) ?? 0 }
+        ? Array(gradient.indices)
+        : (0..<24).map { _ in gradient.indices.randomElement(using: &random) ?? 0 }
       for element in elements {
         var direction = [Double](repeating: 0, count: gradient.count)
         direction[element] = 1
