@@ -142,11 +142,11 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
       weights of another format to safetensors
       """
     case .missingIndex(let folder):
-      "\(folder) has shards of weights but no model.safetensors.index.json to say what is where"
+      "\(folder) has shards of weights but no index, such as model.safetensors.index.json, of them"
     case .invalidShardName(let file, let tensor, let shard):
       """
-      \(file) looks for \(quoted(tensor)) in \(quoted(shard)), which is not the name of a \
-      .safetensors file in the same folder
+      \(file) looks for \(quoted(tensor)) in \(quoted(shard)), which is not the name of such a \
+      file of weights in the same folder
       """
     case .nameCollision(let tensor, let first, let second):
       "\(quoted(tensor)) is in \(first), where the index says, and also in \(second)"

@@ -43,7 +43,11 @@ public final class CheckpointReader: Sendable {
         return
       }
     }
-    if folderEntries(folder).contains(where: { $0.hasSuffix(".safetensors") }) {
+    let isShard = { (name: String) in
+      name.hasSuffix(".safetensors")
+        || name.hasPrefix("pytorch_model-") && name.hasSuffix(".bin")
+    }
+    if folderEntries(folder).contains(where: isShard) {
       throw CheckpointError.missingIndex(folder: folder)
     }
     throw CheckpointError.noWeights(folder: folder)

