@@ -51,7 +51,12 @@ import Testing
       (line("a<|im_end|>b", image: nil), .reservedToken),
     ]
     return texts.map { (Array($0.utf8), $1) }
-      + [(Array(line("caf", image: nil).utf8).replacing("caf".utf8, with: [0xFF, 0xFE]), .invalidUTF8)]
+      + [
+        (
+          Array(line("caf", image: nil).utf8).replacing("caf".utf8, with: [0xFF, 0xFE]),
+          .invalidUTF8
+        )
+      ]
   }()
 
   private func plant(_ folder: DataFolder) throws -> (SampleSource, [Int: SampleFlaw.Kind]) {
