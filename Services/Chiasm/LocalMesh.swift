@@ -1,5 +1,6 @@
 import Checkpoint
 import Mesh
+import Sequencer
 import Transport
 
 /// How a mesh for one call is cut.
@@ -22,6 +23,14 @@ enum LocalMesh {
   static func run<Result: Sendable>(
     _ shape: MeshShape, _ body: @escaping @Sendable (Endpoint) async throws -> Result
   ) async throws -> Result {
+    try await run(shape) { gateway, _ in try await body(gateway) }
+  }
+
+  /// The same with the addresses of the stages, for those who do without the gateway.
+  static func run<Result: Sendable>(
+    _ shape: MeshShape,
+    _ body: @escaping @Sendable (Endpoint, StageAddresses) async throws -> Result
+  ) async throws -> Result {
     let configuration = try ModelConfiguration.load(folder: shape.model)
     var layout = Layout(
       model: shape.model, visionLayers: configuration.usedVisionLayers,
@@ -39,8 +48,13 @@ enum LocalMesh {
       directory: path, environment: Environment.current, probe: .transport)
     let supervisor = try Supervisor(file: layout.file(in: directory), options: options)
     let gateway = try Endpoint(parsing: Layout.gatewayAddress(in: directory))
+    func socket(_ name: String) -> Endpoint { .unix(path: directory.socketPath(name)) }
+    let addresses = StageAddresses(
+      vision: (0..<shape.visionStages).map { socket("vision-\($0)") },
+      projector: socket("projector"),
+      language: (0..<shape.languageStages).map { socket("language-\($0)") })
     return try await Interruption.cancelling {
-      try await supervisor.run { _ in try await body(gateway) }
+      try await supervisor.run { _ in try await body(gateway, addresses) }
     }
   }
 }

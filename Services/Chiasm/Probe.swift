@@ -1,19 +1,25 @@
 import ArgumentParser
 import InternVL
 import Kernels
+import Logging
 import Messages
 import Sequencer
 import Tensors
+import Training
 import Transport
 
 /// `chiasm probe`: writes what the model computes for a prompt, to be compared with another
 /// implementation.
 struct Probe: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Write everything the model computes for one prompt.",
+    abstract: "Write everything the model computes for one prompt, or in one step of training.",
     discussion: """
-      Writes pixels, vision, projector and logits (float32), input_ids and token_ids (int64), and \
-      the SHA-256 of the decoded and of the resized 8-bit pixels as metadata.
+      With --prompt writes pixels, vision, projector and logits (float32), input_ids and token_ids \
+      (int64), and the SHA-256 of the decoded and of the resized 8-bit pixels as metadata.
+
+      With --train takes all lines of a file of samples as one batch, makes one step of AdamW, \
+      and writes loss, loss_after and grad_norm (float32 [1]), labels.I of sample I (int64), and of \
+      every parameter grad.NAME, before clipping, and after.NAME (float32).
       """)
 
   @Option(help: ArgumentHelp("Model folder in the release format.", valueName: "folder"))
@@ -23,7 +29,26 @@ struct Probe: AsyncParsableCommand {
   var image: [String] = []
 
   @Option(help: "What to say; <image> marks a picture's place, at the start where it is missing.")
-  var prompt: String
+  var prompt: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Samples to train on, one JSON object a line, pictures beside the file.",
+      valueName: "file"))
+  var train: String?
+
+  @Option(name: .customLong("lr"), help: ArgumentHelp("Of the step of training.", valueName: "x"))
+  var learningRate = 1e-5
+
+  @Option(help: ArgumentHelp("Of the step of training.", valueName: "x"))
+  var weightDecay = 0.05
+
+  @Option(
+    help: ArgumentHelp("Largest norm of the gradient; 0: no clipping.", valueName: "x"))
+  var clip = 1.0
+
+  @Option(help: ArgumentHelp("What decays: all, or hf: no biases and norms.", valueName: "which"))
+  var decay = WeightDecayGrouping.all
 
   @Option(name: .customLong("out"), help: ArgumentHelp("File to write.", valueName: "file"))
   var output: String
@@ -47,6 +72,14 @@ struct Probe: AsyncParsableCommand {
   var threads: Int?
 
   func validate() throws {
+    guard (prompt == nil) != (train == nil) else {
+      throw ValidationError("give one of --prompt and --train")
+    }
+    if train != nil, !image.isEmpty { throw ValidationError("--image goes with --prompt") }
+    for (name, value) in [("--lr", learningRate), ("--weight-decay", weightDecay), ("--clip", clip)]
+    where !(value.isFinite && value >= 0) {
+      throw ValidationError("\(name) must be 0 or more")
+    }
     if inProcess && (visionStages != 1 || languageStages != 1) {
       throw ValidationError(
         "--in-process has no stages; leave --vision-stages and "
@@ -61,11 +94,44 @@ struct Probe: AsyncParsableCommand {
   }
 
   func run() async throws {
+    if let train { return try await probeTraining(train) }
+    guard let prompt else { return }
     let turns = [ChatTurn(role: "user", text: prompt)]
     let pictures = try image.map { try PictureFile.read($0) }
     let result =
       inProcess ? try probeHere(turns, pictures) : try await probeMesh(turns, pictures)
     try result.write(to: output)
+    Terminal.say("wrote \(output)")
+  }
+
+  private func probeTraining(_ samples: String) async throws {
+    let probe = TrainingProbe(
+      model: model, samples: samples, learningRate: learningRate, weightDecay: weightDecay,
+      clip: clip, decay: decay)
+    if inProcess {
+      let stages = InProcessStages(
+        model: model, device: device, threads: threads ?? Machine.cores)
+      try await probe.run(stages, output: output)
+    } else {
+      let shape = MeshShape(
+        model: model, visionStages: visionStages, languageStages: languageStages, device: device,
+        threads: threads)
+      let (model, output) = (model, output)
+      try await LocalMesh.run(shape) { _, addresses in
+        let session = try StageSession(
+          model: model, addresses: addresses, logger: Logger(label: "probe") { _ in
+            SwiftLogNoOpLogHandler()
+          })
+        do {
+          try await session.stages.ready(within: .seconds(60))
+          try await probe.run(session.stages, output: output)
+        } catch {
+          await session.close()
+          throw error
+        }
+        await session.close()
+      }
+    }
     Terminal.say("wrote \(output)")
   }
 
@@ -130,3 +196,5 @@ struct Probe: AsyncParsableCommand {
     }
   }
 }
+
+extension WeightDecayGrouping: ExpressibleByArgument {}

@@ -1,5 +1,5 @@
-/// A mesh of one model on this machine, made in code: for a single call of `chiasm chat` or
-/// `chiasm probe`.
+/// A mesh of one model on this machine, made in code: for a single call of `chiasm chat`,
+/// `chiasm probe` or `chiasm train`.
 public struct Layout: Equatable, Sendable {
   /// Folder of the model.
   public var model: String
@@ -7,6 +7,15 @@ public struct Layout: Equatable, Sendable {
   public var languageLayers: Int
   public var visionStages = 1
   public var languageStages = 1
+  /// Slices of layers in each language process, dealt round robin; with more than one the last
+  /// process hands on to the first.
+  public var virtualStages = 1
+  /// The layers of each slice, in the order of the data; nil: as even as they can be. Those of the
+  /// language model are `languageStages` · `virtualStages` slices.
+  public var visionSlices: [Range<Int>]?
+  public var languageSlices: [Range<Int>]?
+  /// Whether services are started again that end.
+  public var restarts = false
   /// `--device` of every stage; nil: the stages' own default.
   public var device: String?
   /// `--threads` of every stage; nil: the stages' own default.
@@ -31,8 +40,8 @@ public struct Layout: Equatable, Sendable {
     "unix:" + directory.socketPath("gateway")
   }
 
-  /// Services `gateway`, `vision-I`, `projector` and `language-I`, none of them restarted: when
-  /// one ends, so does the call.
+  /// Services `gateway`, `vision-I`, `projector` and `language-I`. Unless ``restarts`` says so,
+  /// none of them is restarted: when one ends, so does the call.
   ///
   /// - Throws: ``MeshError/invalidLayout(part:stages:layers:)``.
   public func file(in directory: RunDirectory) throws(MeshError) -> ComposeFile {
@@ -42,21 +51,26 @@ public struct Layout: Equatable, Sendable {
     guard (1...max(1, languageLayers)).contains(languageStages) else {
       throw .invalidLayout(part: "language model", stages: languageStages, layers: languageLayers)
     }
+    let slices = languageStages * virtualStages
+    guard virtualStages >= 1, slices <= max(1, languageLayers) else {
+      throw .invalidLayout(part: "language model", stages: slices, layers: languageLayers)
+    }
     let vision = (0..<visionStages).map { "vision-\($0)" }
     let language = (0..<languageStages).map { "language-\($0)" }
     var services: [ComposeFile.Service] = []
     for (index, name) in language.enumerated() {
       services.append(
         stage(
-          name, "chiasm-language", next: language.dropFirst(index + 1).first, in: directory,
-          ["--stage", "\(index)/\(languageStages)"] + languageArguments))
+          name, "chiasm-language",
+          next: language.dropFirst(index + 1).first ?? (virtualStages > 1 ? language[0] : nil),
+          in: directory, languageSlice(index) + languageArguments))
     }
     services.append(stage("projector", "chiasm-projector", next: language[0], in: directory, []))
     for (index, name) in vision.enumerated() {
       services.append(
         stage(
           name, "chiasm-vision", next: vision.dropFirst(index + 1).first ?? "projector",
-          in: directory, ["--stage", "\(index)/\(visionStages)"]))
+          in: directory, visionSlice(index)))
     }
     func addresses(_ names: [String]) -> String {
       names.map { "unix:" + directory.socketPath($0) }.joined(separator: ",")
@@ -70,7 +84,32 @@ public struct Layout: Equatable, Sendable {
           "--language", addresses(language),
         ] + gatewayArguments,
         dependencies: services.map { .init($0.name, .healthy) }))
+    if restarts {
+      for index in services.indices { services[index].restart = .onFailure(limit: nil) }
+    }
     return ComposeFile(path: "(generated mesh)", services: services)
+  }
+
+  private func visionSlice(_ index: Int) -> [String] {
+    guard let visionSlices else { return ["--stage", "\(index)/\(visionStages)"] }
+    return ["--layers", Layout.text(visionSlices[index])]
+  }
+
+  private func languageSlice(_ index: Int) -> [String] {
+    if languageSlices == nil, virtualStages == 1 {
+      return ["--stage", "\(index)/\(languageStages)"]
+    }
+    let slices = languageSlices ?? Layout.even(languageLayers, languageStages * virtualStages)
+    let own = stride(from: index, to: slices.count, by: languageStages).map { slices[$0] }
+    return ["--layers", own.map(Layout.text).joined(separator: ",")]
+  }
+
+  private static func even(_ layers: Int, _ count: Int) -> [Range<Int>] {
+    (0..<count).map { layers * $0 / count..<layers * ($0 + 1) / count }
+  }
+
+  private static func text(_ range: Range<Int>) -> String {
+    "\(range.lowerBound)-\(range.upperBound - 1)"
   }
 
   private func stage(

@@ -11,7 +11,7 @@ import Transport
 /// A request's prompt is made ready on a thread of its own, waits for a place, sends its
 /// pictures to the first vision stage, and is then a part of the scheduler's steps until its
 /// answer ends. The stages hand tensors to each other; only pixels pass here, and what a probe asks
-/// to capture.
+/// to capture. The same stages train, where somebody asks for it; see ``TrainingRun``.
 public final class GatewayService: Sendable {
   public let builder: PromptBuilder
   private let modelName: String
@@ -27,6 +27,8 @@ public final class GatewayService: Sendable {
   private let endedQueue: AsyncStream<Ended>.Continuation
   public let health = HealthService()
   private let healthUpdate = Mutex(())
+  private let barrier = UpdateBarrier()
+  private let training: TrainingService
   private let logger: Logger
 
   /// - Throws: what is wrong with the model folder.
@@ -43,9 +45,12 @@ public final class GatewayService: Sendable {
     self.links = links
     admission = Admission(limits: limits) { links.cache.positions }
     let first = links.language[0].channel
-    scheduler = Scheduler(limits: limits, stepsAtOnce: links.language.count) { request in
-      try await first.call(Methods.LanguageModel.step, request)
+    scheduler = Scheduler(limits: limits, stepsAtOnce: links.language.count) { [barrier] request in
+      try await barrier.pass { try await first.call(Methods.LanguageModel.step, request) }
     }
+    training = TrainingService(
+      modelFolder: modelFolder, imageToken: builder.imageTokenID, links: links, barrier: barrier,
+      logger: logger)
     (ended, endedQueue) = AsyncStream.makeStream()
     health.set("", .notServing)
     health.set(GatewayService.name, .notServing)
@@ -62,6 +67,7 @@ public final class GatewayService: Sendable {
     router.handleStream(Methods.Gateway.chat) { payload, _, writer in
       try await self.chat(payload) { try await writer.write($0) }
     }
+    training.register(in: &router)
     health.register(in: &router)
     return router
   }
@@ -73,6 +79,7 @@ public final class GatewayService: Sendable {
       group.addTask { await self.scheduler.run() }
       group.addTask { await self.forgetEnded() }
     }
+    await training.cancel()
   }
 
   /// Waits until all stages are there and fit together.
@@ -237,10 +244,12 @@ public final class GatewayService: Sendable {
       request.picture = index
       request.captureVision = captures
       request.captureProjector = captures
-      let call = Task { [request] in
-        try await channel.call(
-          Methods.VisionEncoder.encode, request,
-          tensors: [Attachment(picture.pixels, name: "pixels")])
+      let call = Task { [request, barrier] in
+        try await barrier.pass {
+          try await channel.call(
+            Methods.VisionEncoder.encode, request,
+            tensors: [Attachment(picture.pixels, name: "pixels")])
+        }
       }
       encodings.withLock { $0[id] = call }
       let result = await withTaskCancellationHandler {

@@ -125,23 +125,39 @@ actor StageLinks {
 
   /// Says where the slices of one model part leave a gap or overlap.
   private nonisolated func coverObstacle(_ links: [StageLink], layers: Int) -> String? {
-    var next = 0
     for link in links {
-      guard let description = link.description else { continue }
-      guard description.role == link.role.rawValue else {
-        return "\(link.endpoint) is a \(description.role) stage, not \(link.name)"
+      guard let description = link.description, description.role != link.role.rawValue else {
+        continue
       }
-      let first = description.firstLayer
-      guard first == next else {
-        return "\(link.name) begins at layer \(first), expected \(next); "
-          + "check --layers or --stage in the mesh file"
+      return "\(link.endpoint) is a \(description.role) stage, not \(link.name)"
+    }
+    // Stages with several slices form a ring: all first ones, then all second ones.
+    let slices = links.map { $0.description?.allSlices ?? [] }
+    var next = 0
+    for chunk in 0..<(slices.map(\.count).max() ?? 0) {
+      for (link, own) in zip(links, slices) where !own.isEmpty {
+        guard chunk < own.count else {
+          return "\(link.name) holds \(own.count) slices of layers, others more; "
+            + "give all language stages as many"
+        }
+        guard own[chunk].firstLayer == next else {
+          return "\(link.name) begins at layer \(own[chunk].firstLayer), expected \(next); "
+            + "check --layers or --stage in the mesh file"
+        }
+        next = own[chunk].endLayer
       }
-      next = description.endLayer
     }
     return next == layers
       ? nil
       : "the \(links.first?.role.rawValue ?? "") stages end at layer \(next) of \(layers); "
         + "check --layers or --stage in the mesh file"
+  }
+}
+
+extension StageDescription {
+  /// The slices of layers that the stage holds.
+  var allSlices: [LayerRange] {
+    slices.isEmpty ? [LayerRange(firstLayer: firstLayer, endLayer: endLayer)] : slices
   }
 }
 

@@ -1,0 +1,317 @@
+import Checkpoint
+import InternVL
+import Logging
+import Messages
+import Synchronization
+import Tensors
+import Training
+import Transport
+
+/// The stages of a mesh as a training run uses them, by calls to each.
+final class MeshStages: TrainingStages {
+  private let links: StageLinks
+  private let barrier: UpdateBarrier
+  private let logger: Logger
+  /// In the order of the data.
+  private var all: [StageLink] { links.all }
+  /// The id of the token in whose places image rows stand.
+  private let imageToken: Int?
+  /// By stage, the names of the tensors that it holds.
+  private let held = Mutex<[[String]]>([])
+
+  init(links: StageLinks, barrier: UpdateBarrier, imageToken: Int?, logger: Logger) {
+    self.links = links
+    self.imageToken = imageToken
+    self.barrier = barrier
+    self.logger = logger
+  }
+
+  func placement() async throws -> StagePlacement {
+    func stages(_ links: [StageLink]) -> [StagePlacement.Stage] {
+      links.map { .init(name: $0.name, chunks: $0.description?.allSlices.count ?? 1) }
+    }
+    return StagePlacement(
+      vision: stages(links.vision), projector: stages([links.projector])[0],
+      language: stages(links.language))
+  }
+
+  func ready(within duration: Duration) async throws {
+    try await links.ready(within: duration)
+  }
+
+  // MARK: Setting up
+
+  func prepare(_ preparation: TrainingPreparation) async throws -> PreparedStages {
+    var request = PrepareTrainingRequest(preparation)
+    request.imageToken = imageToken
+    // Answers under way have no part in what changes now.
+    return try await barrier.update { [request] in
+      let replies = try await self.each { link in
+        try await link.channel.call(Methods.Trainer.prepare, request).message
+      }
+      guard let updates = replies.first?.updates, replies.allSatisfy({ $0.updates == updates })
+      else {
+        throw RPCError(
+          .failedPrecondition,
+          "the stages resume from different numbers of updates (\(replies.map(\.updates))); the "
+            + "checkpoint is damaged, take another one")
+      }
+      self.held.withLock { $0 = replies.map { $0.parameters.map(\.name) } }
+      return PreparedStages(
+        held: replies.map { reply in
+          reply.parameters.map {
+            .init(
+              name: $0.name, shape: $0.shape, storedType: $0.scalarType, isTrained: $0.isTrained)
+          }
+        },
+        trainingBytes: replies.map(\.trainingBytes), updates: updates)
+    }
+  }
+
+  // MARK: A step
+
+  func step(_ work: StepWork) async throws -> StepOutcome {
+    let placement = try await placement()
+    let schedule = try placement.schedule(work)
+    // All of it before anybody begins: an activation must find its micro-batch known.
+    let replies = try await knowing {
+      _ = try await self.each { link, index in try await self.feed(index, link, work) }
+      return try await self.each { link, index in
+        var request = TrainingStepRequest(step: work.step)
+        request.actions = schedule.actions[index].map(TrainingAction.init)
+        request.microBatches = work.microBatches.count
+        request.forwardOnly = work.forwardOnly
+        request.attempt = work.attempt
+        return try await link.channel.call(Methods.Trainer.step, request).message
+      }
+    }
+    return try outcome(work, replies)
+  }
+
+  /// Tells a stage of the micro-batches in their order.
+  private func feed(_ index: Int, _ link: StageLink, _ work: StepWork) async throws {
+    let isFirst = index == 0
+    let isFirstLanguage = index == links.vision.count + 1
+    let isLast = index == all.count - 1
+    for (number, microBatch) in work.microBatches.enumerated() {
+      var request = FeedRequest(
+        step: work.step, microBatch: number, attempt: work.attempt)
+      request.samples = microBatch.samples.map {
+        MicroBatchSample(key: $0.key, tokens: $0.tokens, tiles: $0.tiles)
+      }
+      if isFirstLanguage { request.tokens = microBatch.ids }
+      if isLast {
+        request.labels = microBatch.labels
+        request.lossScale = microBatch.lossScale
+      }
+      var tensors: [Attachment] = []
+      if isFirst, microBatch.tiles > 0 {
+        tensors = [Attachment(try await work.pixels(number), name: "pixels")]
+      }
+      _ = try await link.channel.call(Methods.Trainer.feed, request, tensors: tensors)
+    }
+  }
+
+  private func outcome(_ work: StepWork, _ replies: [TrainingStepReply]) throws -> StepOutcome {
+    var losses = Array(repeating: (sum: 0.0, rows: -1), count: work.microBatches.count)
+    var squares: [String: Double] = [:]
+    for reply in replies {
+      for loss in reply.losses where losses.indices.contains(loss.microBatch) {
+        losses[loss.microBatch] = (loss.sum, loss.rows)
+      }
+      for norm in reply.norms { squares[norm.name] = norm.sumOfSquares }
+    }
+    if let missing = losses.firstIndex(where: { $0.rows < 0 }) {
+      throw RPCError(.internal, "no stage sent the loss of micro-batch \(missing)")
+    }
+    return StepOutcome(
+      losses: losses, squares: squares,
+      timings: replies.map { reply in
+        reply.timings.map {
+          TimedAction(
+            action: Action($0.action), start: reply.originMicroseconds + $0.startMicroseconds,
+            duration: $0.durationMicroseconds)
+        }
+      },
+      peakSavedBytes: replies.map(\.peakSavedBytes),
+      peakSavedMicroBatches: replies.map(\.peakSavedMicroBatches))
+  }
+
+  func update(_ update: ParameterUpdate) async throws {
+    var request = UpdateRequest(step: update.step)
+    request.learningRate = update.learningRate
+    request.gradientScale = update.gradientScale
+    request.skip = update.skips
+    try await knowing { [request] in
+      _ = try await self.barrier.update {
+        try await self.each { link in
+          try await link.channel.call(Methods.Trainer.update, request)
+        }
+      }
+    }
+  }
+
+  func abandon(step: UInt64) async {
+    await withDiscardingTaskGroup { group in
+      for link in all where link.description != nil {
+        group.addTask {
+          do {
+            _ = try await link.channel.call(
+              Methods.Trainer.abandon, AbandonRequest(step: step), deadline: .after(.seconds(30)))
+          } catch {
+            self.logger.debug("abandoning a step", metadata: ["\(link.name)": "\(error)"])
+          }
+        }
+      }
+    }
+  }
+
+  // MARK: State
+
+  private static let fetchedAtOnce = 16
+
+  func save(_ work: SaveWork) async throws -> Task<Int, any Error> {
+    let requests = work.layout.shares.map { share in
+      var request = SaveRequest()
+      request.folder = work.folder
+      request.model = share.model.map { SavedShard(path: $0.path, names: $0.names) }
+      request.optimizerPath = share.optimizer?.path
+      request.mergeLoRA = work.mergesLoRA
+      request.scalarType = work.scalarType
+      request.isVolatile = work.isVolatile
+      request.updates = work.updates
+      return request
+    }
+    return Task {
+      try await self.each { link, index in
+        try await link.channel.call(Methods.Trainer.save, requests[index]).message.bytes
+      }.reduce(0, +)
+    }
+  }
+
+  func fetch(_ names: [String], _ what: FetchedTensor) async throws -> [String: Tensor] {
+    let wanted = Set(names)
+    let held = held.withLock { $0 }
+    let parts = try await each { link, index -> [(String, Tensor)] in
+      var found: [(String, Tensor)] = []
+      let own = held[index].filter(wanted.contains)
+      for start in stride(from: 0, to: own.count, by: MeshStages.fetchedAtOnce) {
+        let part = Array(own[start..<min(start + MeshStages.fetchedAtOnce, own.count)])
+        let reply = try await link.channel.call(
+          Methods.Trainer.fetch, FetchRequest(names: part, what: what.rawValue))
+        for attachment in reply.outOfArena().tensors {
+          if let name = attachment.name { found.append((name, attachment.tensor)) }
+        }
+      }
+      return found
+    }
+    return Dictionary(parts.joined(), uniquingKeysWith: { first, _ in first })
+  }
+
+  // MARK: All at once
+
+  /// A stage that was away for a moment refuses what it has never heard of: it counts as lost.
+  private func knowing<Result>(
+    _ body: @Sendable () async throws -> Result
+  ) async throws -> Result {
+    do {
+      return try await body()
+    } catch let error as RPCError {
+      throw error.code == .failedPrecondition ? RPCError(.aborted, error.message) : error
+    }
+  }
+
+  private func each<Result: Sendable>(
+    _ body: @escaping @Sendable (StageLink) async throws -> Result
+  ) async throws -> [Result] {
+    try await each { link, _ in try await body(link) }
+  }
+
+  /// Runs `body` for all stages at once; results in the order of the data.
+  private func each<Result: Sendable>(
+    _ body: @escaping @Sendable (StageLink, Int) async throws -> Result
+  ) async throws -> [Result] {
+    try await withThrowingTaskGroup(of: (Int, Result).self) { group in
+      for (index, link) in all.enumerated() {
+        group.addTask {
+          do {
+            return (index, try await body(link, index))
+          } catch let error as RPCError {
+            throw RPCError(error.code, "\(link.name): \(error.message)")
+          }
+        }
+      }
+      defer { group.cancelAll() }
+      var results: [(Int, Result)] = []
+      while let result = try await group.next() { results.append(result) }
+      return results.sorted { $0.0 < $1.0 }.map(\.1)
+    }
+  }
+}
+
+extension StagePlacement {
+  /// Who does what in a step.
+  func schedule(_ work: StepWork) throws -> Schedule {
+    let slices = slices
+    let textOnly = work.microBatches.indices.filter { work.microBatches[$0].tiles == 0 }
+    return try Schedule(
+      kind: work.schedule, placement: slices.map(\.process),
+      microBatches: work.microBatches.count,
+      skips: Schedule.skips(
+        Set(textOnly), firstStages: vision.count + 1, of: slices.count))
+  }
+}
+
+extension TrainingAction {
+  init(_ action: Action) {
+    self.init()
+    kind =
+      switch action.kind {
+      case .forward: .forward
+      case .backward: .backward
+      case .backwardInput: .backwardInput
+      case .backwardWeight: .backwardWeight
+      }
+    microBatch = action.microBatch
+    chunk = action.chunk
+  }
+}
+
+extension Action {
+  init(_ action: TrainingAction) {
+    let kind: Kind =
+      switch action.kind {
+      case .forward: .forward
+      case .backward: .backward
+      case .backwardInput: .backwardInput
+      case .backwardWeight: .backwardWeight
+      }
+    self.init(kind, microBatch: action.microBatch, chunk: action.chunk)
+  }
+}
+
+extension PrepareTrainingRequest {
+  init(_ preparation: TrainingPreparation) {
+    self.init()
+    let options = preparation.options
+    seed = options.seed
+    trainVision = options.trainsVision
+    trainProjector = options.trainsProjector
+    trainLanguage = options.trainsLanguage
+    visionLoRA = options.visionLoRA.map {
+      LoRASettings(rank: $0.rank, alpha: $0.alpha, dropout: $0.dropout)
+    }
+    languageLoRA = options.languageLoRA.map {
+      LoRASettings(rank: $0.rank, alpha: $0.alpha, dropout: $0.dropout)
+    }
+    dropPathRate = options.dropPathRate
+    recompute = options.recompute.rawValue
+    beta1 = options.beta1
+    beta2 = options.beta2
+    epsilon = options.epsilon
+    weightDecay = options.weightDecay
+    decay = options.decay.rawValue
+    resume = preparation.checkpoint
+    keepGradients = preparation.keepsGradients
+  }
+}
