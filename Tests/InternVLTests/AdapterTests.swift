@@ -40,7 +40,8 @@ import Training
   func names() throws {
     let (trainingCase, _) = try TrainingCase.variant("ps-v2")
     let trainer = try trainingCase.trainer(options: Self.options())
-    let language = ["q_proj", "k_proj", "v_proj", "o_proj"].map { "self_attn.\($0)" }
+    let language =
+      ["q_proj", "k_proj", "v_proj", "o_proj"].map { "self_attn.\($0)" }
       + ["gate_proj", "up_proj", "down_proj"].map { "mlp.\($0)" }
     let expected = (0..<2).flatMap { layer in
       ["attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"].flatMap { name in
@@ -60,7 +61,8 @@ import Training
     let held = Set(trainer.tensors.filter { !$0.isAdapter }.map(\.name))
     #expect(held == Set(WeightNames.all(trainer.configuration).map(\.name)))
     #expect(trainer.tensors.count { $0.hasAdapter } * 2 == expected.count)
-    let a = try #require(trainer.parameters.first { $0.name.hasSuffix("qkv.lora_A.default.weight") })
+    let a = try #require(
+      trainer.parameters.first { $0.name.hasSuffix("qkv.lora_A.default.weight") })
     #expect(a.value.shape == [3, 16])
     // Kaiming's uniform for √5: within 1/√K, and of that spread.
     let bound: Float = 0.25

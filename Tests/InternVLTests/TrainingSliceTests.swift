@@ -61,12 +61,15 @@ import Training
     }
   }
 
-  @Test("Several samples in a micro-batch give the sum of what each gives alone")
-  func packed() throws {
+  @Test(
+    "Several samples in a micro-batch give the sum of what each gives alone, draws included",
+    arguments: TrainingBitsTests.Kind.allCases)
+  func packed(_ kind: TrainingBitsTests.Kind) throws {
     for name in ["ps-v2", "rope-dynamic"] {
       let (trainingCase, _) = try TrainingCase.variant(name)
-      let apart = try trainingCase.trainer()
-      let together = try trainingCase.trainer()
+      let apart = try trainingCase.trainer(options: kind.options())
+      let together = try trainingCase.trainer(options: kind.options())
+      for trainer in [apart, together] { try AdapterTests.fill(trainer) }
       let one = try apart.step(1, microBatches: trainingCase.microBatches)
       let all = try together.step(1, microBatches: [trainingCase.packed])
       let (a, b) = (one.loss(scale: 1), all.loss(scale: 1))

@@ -34,7 +34,10 @@ public struct ProjectorStage: Sendable {
     /// Without the results of norm and activation function.
     mutating func thin() { (normalized, activated) = (Self.none, Self.none) }
     /// Without all that can be computed from ``merged``.
-    mutating func thinToInput() { (normalized, wide, activated) = (Self.none, Self.none, Self.none) }
+    mutating func thinToInput() {
+      thin()
+      wide = Self.none
+    }
   }
 
   private let device: any Device

@@ -53,7 +53,8 @@ struct VisionEmbedding: Sendable {
       positions = PositionTable.fitted(table.value, from: storedGrid, to: grid)
       weights.count(positions)
       let (value, positions, stored, used) = (table.value, positions, storedGrid, grid)
-      weights.parameters.last?.refresh = table.isTrained
+      weights.parameters.last?.refresh =
+        table.isTrained
         ? { positions.copyElements(from: PositionTable.fitted(value, from: stored, to: used)) }
         : nil
     }
