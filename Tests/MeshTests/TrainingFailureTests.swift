@@ -21,17 +21,30 @@ import Transport
     #expect(found == expected)
   }
 
+  /// Waits until the stage has begun the step.
+  private func hasBegun(
+    _ mesh: TrainingMesh, _ stage: Int, _ microBatches: [(MicroBatch, pixels: Tensor?)]
+  ) async throws {
+    try await eventually("stage \(stage) has begun") {
+      await status { try await mesh.feed(1, microBatches, stages: [stage]) }?
+        .message.contains("runs already") == true
+    }
+  }
+
   /// Begins the step in all stages but some, in which nothing ever happens.
   private func run(
-    _ mesh: TrainingMesh, _ model: TrainingModel, without missing: Set<Int>, attempt: Int = 0,
+    _ mesh: TrainingMesh, _ model: TrainingModel, without missing: Set<Int>,
     _ body: @escaping @Sendable () async throws -> Void
   ) async throws -> [RPCError?] {
     let microBatches = model.microBatches(tiles)
-    try await mesh.feed(1, microBatches, attempt: attempt)
-    let requests = try mesh.requests(1, microBatches: microBatches.count, attempt: attempt)
+    try await mesh.feed(1, microBatches)
+    let requests = try mesh.requests(1, microBatches: microBatches.count)
     async let errors = mesh.failures { stage in
       guard !missing.contains(stage) else { return }
       _ = try await mesh.call(stage, Methods.Trainer.step, requests[stage])
+    }
+    for stage in 0..<4 where !missing.contains(stage) {
+      try await hasBegun(mesh, stage, microBatches)
     }
     try await body()
     return await errors
@@ -44,7 +57,6 @@ import Transport
     try await withTraining(Self.plan) { mesh, model in
       try await mesh.prepare()
       let errors = try await run(mesh, model, without: [missing]) {
-        try await Task.sleep(for: .milliseconds(30))
         try await mesh.abandon(1)
       }
       for (stage, error) in errors.enumerated() where stage != missing {
@@ -92,7 +104,7 @@ import Transport
           Task { _ = try await mesh.call(stage, Methods.Trainer.step, requests[stage]) }
         )
       }
-      try await Task.sleep(for: .milliseconds(30))
+      for (stage, _) in calls { try await hasBegun(mesh, stage, microBatches) }
       for (stage, call) in calls where stage == cancelled { call.cancel() }
       for (stage, call) in calls where cancelled != 3 || stage == 3 {
         let error = await status { try await call.value }
@@ -111,7 +123,6 @@ import Transport
     try await withTraining(Self.plan) { mesh, model in
       try await mesh.prepare()
       let errors = try await run(mesh, model, without: [lost == 3 ? 0 : 3]) {
-        try await Task.sleep(for: .milliseconds(30))
         await mesh.hosts[lost].stop()
         for stage in 0..<4 where stage != lost {
           _ = try await mesh.call(stage, Methods.Trainer.abandon, AbandonRequest(step: 1))

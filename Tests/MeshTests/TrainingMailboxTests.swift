@@ -41,6 +41,18 @@ import Transport
     #expect(await status { try box.put(1, at: place) }?.code == .aborted)
   }
 
+  @Test func `What is there can be taken after an end that keeps it`() async throws {
+    let box = Mailbox<Int>("numbers")
+    try box.put(7, at: place)
+    let other = TrainingPlace(microBatch: 4, chunk: 0)
+    async let waiting = status { _ = try await box.take(other) }
+    try await Task.sleep(for: .milliseconds(10))
+    box.close(RPCError(.failedPrecondition, "over"), keepsValues: true)
+    #expect(await waiting?.code == .failedPrecondition)
+    #expect(try await box.take(place) == 7)
+    #expect(await status { _ = try await box.take(place) }?.code == .failedPrecondition)
+  }
+
   @Test func `A cancelled wait ends, also one that has not begun`() async throws {
     for delay in [0, 10] {
       let box = Mailbox<Int>("numbers")

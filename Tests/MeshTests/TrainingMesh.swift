@@ -243,9 +243,11 @@ final class TrainingMesh: Sendable {
   }
 
   func feed(
-    _ step: UInt64, _ microBatches: [(MicroBatch, pixels: Tensor?)], attempt: Int = 0
+    _ step: UInt64, _ microBatches: [(MicroBatch, pixels: Tensor?)], attempt: Int = 0,
+    stages: [Int]? = nil
   ) async throws {
     _ = try await each { stage in
+      guard stages?.contains(stage) ?? true else { return }
       for (index, (microBatch, pixels)) in microBatches.enumerated() {
         let request = FeedRequest(
           step: step, microBatch: index,

@@ -15,7 +15,7 @@ struct TrainingPlace: Hashable, Sendable, CustomStringConvertible {
 ///
 /// Bounded by the number of places, which is checked before anything is put here.
 final class Mailbox<Value: Sendable>: Sendable {
-  private enum Cell {
+  fileprivate enum Cell {
     case awaited(CheckedContinuation<Value, any Error>)
     case full(Value)
     /// Came and was taken.
@@ -24,6 +24,7 @@ final class Mailbox<Value: Sendable>: Sendable {
 
   private struct State {
     var cells: [TrainingPlace: Cell] = [:]
+    /// Of the closing: there are no cells then but full ones that may still be taken.
     var failure: RPCError?
   }
 
@@ -73,11 +74,11 @@ final class Mailbox<Value: Sendable>: Sendable {
     try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { continuation in
         let result: Result<Value, any Error>? = state.withLock { state in
-          if let failure = state.failure { return .failure(failure) }
           if case .full(let value) = state.cells[place] {
             state.cells[place] = .empty
             return .success(value)
           }
+          if let failure = state.failure { return .failure(failure) }
           guard state.cells[place] == nil else {
             return .failure(RPCError(.internal, "\(what) of \(place) were taken twice"))
           }
@@ -97,13 +98,21 @@ final class Mailbox<Value: Sendable>: Sendable {
     }
   }
 
-  /// Ends all waiting and drops what was not taken. Only the first error counts.
-  func close(_ error: RPCError) {
+  /// Ends all waiting. Only the first error counts.
+  ///
+  /// - Parameter keepsValues: whether what came and was not taken may still be; it is dropped
+  ///   otherwise.
+  func close(_ error: RPCError, keepsValues: Bool = false) {
     let cells = state.withLock { state in
       if state.failure == nil { state.failure = error }
-      defer { state.cells = [:] }
-      return state.cells
+      let cells = state.cells
+      state.cells = cells.filter { keepsValues && $0.value.isFull }
+      return cells
     }
     for case .awaited(let continuation) in cells.values { continuation.resume(throwing: error) }
   }
+}
+
+extension Mailbox.Cell {
+  fileprivate var isFull: Bool { if case .full = self { true } else { false } }
 }

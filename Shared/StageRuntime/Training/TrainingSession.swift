@@ -106,7 +106,7 @@ final class TrainingSession: Sendable {
       state.open[step.key] = nil
       state.phase = hasGradients ? .done(step) : .idle
     }
-    step.close(RPCError(.failedPrecondition, "\(step.key) is over"))
+    step.end()
   }
 
   /// The steps of that number that are here in any way.

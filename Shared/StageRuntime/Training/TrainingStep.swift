@@ -99,8 +99,17 @@ final class TrainingStep: Sendable {
     task?.cancel()
   }
 
+  /// Turns away what still comes. Replies that are there go out: calls that brought an
+  /// activation may come for its gradient after the last action.
+  func end() {
+    let error = RPCError(.failedPrecondition, "\(key) is over")
+    activations.close(error)
+    gradients.close(error)
+    replies.close(error, keepsValues: true)
+  }
+
   /// Drops everything that came and nobody took; what still comes is turned away.
-  func close(_ error: RPCError) {
+  private func close(_ error: RPCError) {
     activations.close(error)
     gradients.close(error)
     replies.close(error)
