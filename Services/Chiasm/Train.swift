@@ -193,6 +193,8 @@ struct TrainOverMesh: Sendable {
     var configuration = configuration
     var vain = 0
     var done = -1
+    /// The last step of this call.
+    var end: Int?
     while true {
       let client = TrainingClient(gateway)
       defer { client.close() }
@@ -202,6 +204,9 @@ struct TrainOverMesh: Sendable {
         try await client.train(configuration) { event in
           if case .step(let log, _, _) = event { reached = max(reached, log.step) }
           if case .ended = event { hasEnded = true }
+          if case .started(let start) = event, end == nil {
+            end = configuration.stopAfter.map { start.step + $0 }
+          }
           screen.show(event)
         }
         if hasEnded { return }
@@ -216,6 +221,10 @@ struct TrainOverMesh: Sendable {
         try await wait()
         // What it had done is on disk.
         configuration.resume = true
+        if let end {
+          let saved = CheckpointFolder.latestValid(in: configuration.output).found?.step ?? 0
+          configuration.stopAfter = max(1, end - saved)
+        }
         screen.put("the gateway is back")
       }
     }

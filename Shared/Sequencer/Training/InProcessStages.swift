@@ -129,7 +129,9 @@ public final class InProcessStages: TrainingStages {
   }
 
   public func abandon(step: UInt64) async {
-    try? await run { trainer, _ in
+    try? await thread.run { [model] _ in
+      // A run that did not begin has nothing to forget.
+      guard let trainer = model.trainer else { return }
       for slice in trainer.slices { slice.discard() }
       try trainer.optimizer.clearGradients(trainer.parameters)
     }

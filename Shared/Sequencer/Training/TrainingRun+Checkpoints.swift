@@ -57,20 +57,9 @@ extension TrainingRun {
   /// The last one; the run is not over before it is on disk.
   func saveAtEnd() async throws {
     try await finishSaving()
-    if lastCheckpoint?.step == step, lastCheckpoint != nil { return }
-    while true {
-      do {
-        try await beginSaving(in: configuration.output, isVolatile: false)
-        try await finishSaving()
-        return
-      } catch {
-        guard error.isStageLoss, !Task.isCancelled else { throw error }
-        let wanted = step
-        try await recover(from: error)
-        // Going back has lost steps: they are for the next run.
-        if step < wanted, lastCheckpoint?.step == step { return }
-      }
-    }
+    if lastCheckpoint?.step == step { return }
+    try await beginSaving(in: configuration.output, isVolatile: false)
+    try await finishSaving()
   }
 
   private func beginSaving(in output: String, isVolatile: Bool) async throws {
@@ -132,8 +121,11 @@ extension TrainingRun {
       let checkpoint = try await saving.task.value
       if checkpoint.path.hasPrefix(configuration.output) { lastCheckpoint = checkpoint }
     } catch {
-      if (error as? RPCError)?.code == .failedPrecondition, saving.step < step {
-        // Some stage was at its next update already.
+      let status = error as? RPCError
+      // Some stage was at its next update already, or still at a checkpoint that was given up.
+      let isLate = status?.code == .failedPrecondition
+      let isBusy = status?.code == .resourceExhausted && status?.message.contains("already") == true
+      if isLate && saving.step < step || isBusy {
         savesAgain = true
         return
       }
@@ -217,6 +209,11 @@ extension TrainingRun {
       try requireSame(restored, checkpoint)
     }
     placement = try await stages.placement()
+    if let first = placement.language.first, first.chunks != configuration.virtualStages {
+      throw TrainingRunError.unsuitableMesh(
+        reason: "\(first.name) holds \(first.chunks) slices of layers, and virtual_stages is "
+          + "\(configuration.virtualStages); start the mesh so, or change the setting")
+    }
     let prepared = try await stages.prepare(
       TrainingPreparation(options: options, checkpoint: checkpoint?.path))
     trainingBytes = prepared.trainingBytes

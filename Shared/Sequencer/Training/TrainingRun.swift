@@ -106,17 +106,20 @@ public actor TrainingRun {
     let first = step
     let last = configuration.stopAfter.map { min(steps, first + $0) } ?? steps
     await announce()
-    while step < last, !endIsWanted.load(ordering: .relaxed) {
-      try Task.checkCancellation()
+    while true {
       do {
-        try await makeStep()
-        try await saveWhenDue(isLast: step == last)
+        while step < last, !endIsWanted.load(ordering: .relaxed) {
+          try Task.checkCancellation()
+          try await makeStep()
+          try await saveWhenDue(isLast: step == last)
+        }
+        try await saveAtEnd()
+        break
       } catch {
         guard error.isStageLoss, !Task.isCancelled else { throw error }
         try await recover(from: error)
       }
     }
-    try await saveAtEnd()
     try writeTrace()
     if let replicas { ReplicaFolder.clear(replicas) }
     return TrainingEnd(
