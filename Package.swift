@@ -131,7 +131,8 @@ let package = Package(
     tests("TextTests", ["Text"]),
     tests("SamplingTests", ["Sampling"]),
     tests("TrainingTests", ["Training"]),
-    tests("TrainingDataTests", ["TrainingData", "Training", "Text", "Images", "Tensors"]),
+    tests(
+      "TrainingDataTests", ["TrainingData", "Training", "Checkpoint", "Text", "Images", "Tensors"]),
     tests("MessagesTests", ["Messages"]),
     tests("TransportTests", ["Transport", "Messages", "Tensors", "CPlatform"]),
     tests("InternVLTests", ["InternVL", "Kernels", "Checkpoint", "Tensors", "Training"]),
