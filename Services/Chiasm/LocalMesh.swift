@@ -8,6 +8,8 @@ struct MeshShape {
   var model: String
   var visionStages = 1
   var languageStages = 1
+  /// Layers of the language stages; nil: as even as they can be.
+  var languageSlices: [Range<Int>]?
   var device = "cpu"
   /// Of every process; nil: all cores.
   var threads: Int?
@@ -36,6 +38,7 @@ enum LocalMesh {
       model: shape.model, visionLayers: configuration.usedVisionLayers,
       languageLayers: configuration.language.layerCount, visionStages: shape.visionStages,
       languageStages: shape.languageStages)
+    layout.languageSlices = shape.languageSlices
     layout.device = shape.device
     layout.threads = shape.threads
     if let tokens = shape.cacheTokens {

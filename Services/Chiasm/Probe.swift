@@ -76,8 +76,9 @@ struct Probe: AsyncParsableCommand {
       throw ValidationError("give one of --prompt and --train")
     }
     if train != nil, !image.isEmpty { throw ValidationError("--image goes with --prompt") }
-    for (name, value) in [("--lr", learningRate), ("--weight-decay", weightDecay), ("--clip", clip)]
-    where !(value.isFinite && value >= 0) {
+    for (name, value) in [
+      ("--lr", learningRate), ("--weight-decay", weightDecay), ("--clip", clip),
+    ] where !(value.isFinite && value >= 0) {
       throw ValidationError("\(name) must be 0 or more")
     }
     if inProcess && (visionStages != 1 || languageStages != 1) {
@@ -119,7 +120,8 @@ struct Probe: AsyncParsableCommand {
       let (model, output) = (model, output)
       try await LocalMesh.run(shape) { _, addresses in
         let session = try StageSession(
-          model: model, addresses: addresses, logger: Logger(label: "probe") { _ in
+          model: model, addresses: addresses,
+          logger: Logger(label: "probe") { _ in
             SwiftLogNoOpLogHandler()
           })
         do {

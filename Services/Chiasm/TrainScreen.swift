@@ -66,9 +66,6 @@ final class TrainScreen: Sendable {
       + "micro-batches a step; \(Count(start.trainedParameters)) of "
       + "\(Count(start.parameters)) parameters trained in \(start.stages.count) "
       + (start.stages.count == 1 ? "process" : "processes, \(start.schedule)")
-    if let bubble = start.bubble, start.stages.count > 1 {
-      text += ", bubble \(Percent(bubble)) by its formula"
-    }
     if start.step > 0 { text += "\ngoing on after step \(start.step)" }
     return text
   }
@@ -88,14 +85,19 @@ final class TrainScreen: Sendable {
     if let rate = log.tokensPerSecond { parts.append("\(Rate(rate)) tokens/s") }
     if let rate = log.samplesPerSecond { parts.append("\(Rate(rate)) samples/s") }
     if let share = log.flopUtilization { parts.append("FLOP \(Percent(share))") }
-    if let bubble = log.bubble { parts.append("bubble \(Percent(bubble))") }
+    if let bubble = log.bubble {
+      let scheduled = log.scheduledBubble.map { " (\(Percent($0)) scheduled)" } ?? ""
+      parts.append("bubble \(Percent(bubble))\(scheduled)")
+    }
     if let remaining { parts.append("ETA \(Seconds(remaining))") }
     return parts
   }
 
   static func line(_ log: TrainingLog, _ steps: Int, _ remaining: Double?) -> String {
-    (["step \(log.step)/\(steps)", "loss \(Rate(log.loss, digits: 5))",
-      "lr \(Scientific(log.learningRate))", "grad norm \(Rate(log.gradNorm))"]
+    ([
+      "step \(log.step)/\(steps)", "loss \(Rate(log.loss, digits: 5))",
+      "lr \(Scientific(log.learningRate))", "grad norm \(Rate(log.gradNorm))",
+    ]
       + measures(log, remaining)).joined(separator: "  ")
   }
 

@@ -85,7 +85,9 @@ final class MeshStages: TrainingStages {
         return try await link.channel.call(Methods.Trainer.step, request).message
       }
     }
-    return try outcome(work, replies)
+    var outcome = try outcome(work, replies)
+    outcome.schedule = schedule
+    return outcome
   }
 
   /// Tells a stage of the micro-batches in their order.

@@ -136,7 +136,8 @@ enum ReplicaFolder {
   /// - Throws: ``TrainingRunError/unusableFolder(path:reason:)``.
   static func path(for output: String) throws -> String {
     var resolved = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
-    let absolute = realpath(output, &resolved) == nil
+    let absolute =
+      realpath(output, &resolved) == nil
       ? output : String(decoding: resolved.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
     let root = "/dev/shm/chiasm-\(geteuid())"
     let path = "\(root)/\(Digest.sha256(Array(absolute.utf8)).prefix(16))"

@@ -56,7 +56,8 @@ public struct StageProfile: Sendable, Equatable {
   }
 
   /// The shortest of a few passes forward and back.
-  private static func seconds(_ slice: any TrainingSlice, _ microBatch: MicroBatch) throws -> Double {
+  private static func seconds(_ slice: any TrainingSlice, _ microBatch: MicroBatch) throws -> Double
+  {
     func tensor(_ shape: [Int]?) -> Tensor? {
       shape.map { shape in
         let tensor = Tensor(uninitialized: .float32, shape)

@@ -42,9 +42,7 @@ public struct TrainingStart: Sendable, Equatable, Codable {
   public var trainingBytes: [Int] = []
   public var schedule = ""
   public var microBatches = 0
-  /// Of the schedule by its closed formula.
-  public var bubble: Double?
-  /// Measured, of one thread.
+  /// Measured, of all processors of the machine that runs the steps.
   public var peakFLOPS: Double?
 
   public init() {}

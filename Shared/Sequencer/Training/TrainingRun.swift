@@ -120,6 +120,10 @@ public actor TrainingRun {
         try await recover(from: error)
       }
     }
+    if lastCheckpoint?.step != step {
+      let last = lastCheckpoint.map { "the last checkpoint is of step \($0.step)" }
+      await events(.warning("what was learnt is not on disk: \(last ?? "there is no checkpoint")"))
+    }
     try writeTrace()
     if let replicas { ReplicaFolder.clear(replicas) }
     return TrainingEnd(
@@ -181,11 +185,11 @@ public actor TrainingRun {
       try? await saveAtEnd()
       throw error
     }
-    log.notes.append(("skipped", "\(what) is not a finite number: \(names.joined(separator: ", "))"))
+    let list = names.joined(separator: ", ")
+    log.notes.append(("skipped", "\(what) is not a finite number: \(list)"))
     await events(
       .warning(
-        "step \(number) is skipped: \(what) is not a finite number; its samples are "
-          + names.joined(separator: ", ")))
+        "step \(number) is skipped: \(what) is not a finite number; its samples are \(list)"))
   }
 
   /// Takes a step into the state and the logs.
@@ -236,6 +240,9 @@ public actor TrainingRun {
       }
     }
     log.bubble = own.bubble()
+    log.scheduledBubble = outcome.schedule.flatMap {
+      try? Simulation($0, replaying: own, step: log.step).bubble
+    }
     for (index, stage) in placement.all.enumerated() {
       let saved = index < outcome.peakSavedBytes.count ? outcome.peakSavedBytes[index] : 0
       let held = index < trainingBytes.count ? trainingBytes[index] : 0
@@ -258,7 +265,7 @@ public actor TrainingRun {
     if configuration.replicaSnapshots {
       replicas = try ReplicaFolder.path(for: configuration.output)
     }
-    peak = ArithmeticPeak.measured()
+    peak = await ArithmeticPeak.measured()
     try await stages.ready(within: limits.recoveryTime)
     try await restore()
     if configuration.resume, step == 0 {
@@ -286,9 +293,6 @@ public actor TrainingRun {
     start.trainingBytes = trainingBytes
     start.schedule = configuration.schedule.rawValue
     start.microBatches = source.length.microBatchesPerStep
-    start.bubble = Schedule.bubble(
-      configuration.schedule, processes: placement.all.count,
-      microBatches: start.microBatches, chunks: placement.language.first?.chunks ?? 1)
     start.peakFLOPS = peak
     await events(.started(start))
   }

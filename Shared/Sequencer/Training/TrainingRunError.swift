@@ -25,8 +25,8 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
     case .notFinite(let step, let what, let samples):
       let names = samples.prefix(16).joined(separator: ", ")
       let more = samples.count > 16 ? " and \(samples.count - 16) more" : ""
-      return "step \(step): \(what) is not a finite number; its samples are \(names)\(more). Look at "
-        + "them, lower --learning-rate, or pass such steps over with --on-not-finite skip"
+      return "step \(step): \(what) is not a finite number; its samples are \(names)\(more). Look "
+        + "at them, lower --learning-rate, or pass such steps over with --on-not-finite skip"
     case .noProgress(let step, let recoveries, let last):
       return "step \(step) was begun \(recoveries + 1) times and lost a stage each time (\(last)); "
         + "look at the services' last lines, then go on with --resume"
@@ -44,7 +44,8 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
     case .noSamples(let meta):
       return "\(meta) has no sample to train on"
     case .alreadyRunning(let output):
-      return "a run that writes to \(output) is under way on this mesh; wait for its end, or stop it"
+      return "a run that writes to \(output) is under way on this mesh; wait for its end, or stop "
+        + "it"
     case .notRunning:
       return "no training run is under way on this mesh"
     case .invalidRequest(let reason):

@@ -43,7 +43,9 @@ actor TrainingService {
     router.handleStream(Methods.TrainingGateway.train) { payload, _, writer in
       let (events, ownsRun) = try await self.begin(payload.message.configuration)
       do {
-        for try await event in events { try await writer.write(Payload(TrainEvent(json: event.json))) }
+        for try await event in events {
+          try await writer.write(Payload(TrainEvent(json: event.json)))
+        }
         try Task.checkCancellation()
       } catch {
         if ownsRun { await self.endEarly() }
@@ -197,7 +199,8 @@ extension DataSteps {
     let cut = report.flaws.count - flaws.count
     if cut > 0 {
       await tell(
-        .notice("\(cut) samples are longer than \(configuration.maxSequenceLength) tokens, and cut"))
+        .notice("\(cut) samples are longer than \(configuration.maxSequenceLength) tokens, and cut")
+      )
     }
     return steps
   }

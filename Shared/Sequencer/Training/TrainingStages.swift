@@ -139,6 +139,8 @@ public struct StepOutcome: Sendable {
   /// Most bytes kept for backward passes, by process.
   public var peakSavedBytes: [Int]
   public var peakSavedMicroBatches: [Int]
+  /// As the processes were told to go; nil: there is one process.
+  public var schedule: Schedule?
 
   public init(
     losses: [(sum: Double, rows: Int)], squares: [String: Double], timings: [[TimedAction]],

@@ -4,11 +4,16 @@
 /// An answer's token is therefore computed with one set of weights by all stages. Training's
 /// forward and backward passes do not take part: they change no weights.
 actor UpdateBarrier {
+  private struct UpdateWaiter {
+    let id: UInt64
+    let continuation: CheckedContinuation<Void, any Error>
+  }
+
   private var passing = 0
   private var updates = 0
   private var isUpdating = false
   private var waitingToPass: [UInt64: CheckedContinuation<Void, any Error>] = [:]
-  private var waitingToUpdate: [(id: UInt64, continuation: CheckedContinuation<Void, any Error>)] = []
+  private var waitingToUpdate: [UpdateWaiter] = []
   private var nextWaiter: UInt64 = 0
 
   /// Runs one of chat's calls.
@@ -45,6 +50,9 @@ actor UpdateBarrier {
     }
   }
 
+  /// Whether an update waits or is at work.
+  var isWanted: Bool { updates > 0 }
+
   private func enter() async throws {
     while updates > 0 { try await waitToPass() }
     passing += 1
@@ -70,7 +78,7 @@ actor UpdateBarrier {
           if Task.isCancelled {
             continuation.resume(throwing: CancellationError())
           } else {
-            waitingToUpdate.append((id, continuation))
+            waitingToUpdate.append(UpdateWaiter(id: id, continuation: continuation))
           }
         }
       } onCancel: {
