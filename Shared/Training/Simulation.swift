@@ -22,11 +22,13 @@ public struct Simulation: Sendable, Equatable {
   /// Of each process the most pairs of chunk and micro-batch kept for their backward at once.
   public let peakSaved: [Int]
 
-  /// The share of all processes' time in which they do nothing.
+  /// The share of time in which processes do nothing, of those that have work: as
+  /// ``Trace/bubble(ofStep:)`` measures it.
   public var bubble: Double {
-    guard makespan > 0 else { return 0 }
+    let working = timeline.count { $0.contains { !$0.isSkipped } }
+    guard makespan > 0, working > 0 else { return 0 }
     let busy = timeline.joined().reduce(0) { $0 + $1.duration }
-    return max(0, 1 - busy / (makespan * Double(timeline.count)))
+    return max(0, 1 - busy / (makespan * Double(working)))
   }
 
   /// - Throws: ``TrainingError/deadlock(stuck:)`` with the actions that wait for ever;
@@ -34,8 +36,39 @@ public struct Simulation: Sendable, Equatable {
   public init(_ schedule: Schedule, costs: StageCosts? = nil) throws {
     let costs = costs ?? StageCosts(uniform: schedule.placement.count)
     try costs.check(stages: schedule.placement.count, microBatches: schedule.microBatches)
-    var run = Run(schedule, costs)
-    try run.play()
+    try self.init(schedule, transfer: costs.transfer) { kind, stage, microBatch in
+      costs.duration(kind, stage: stage, microBatch: microBatch)
+    }
+  }
+
+  /// The schedule with actions that take as long as they took in a step of a trace, as if nothing
+  /// had to wait for a message or for a turn on a processor. What a trace does not have takes no
+  /// time.
+  ///
+  /// - Parameter trace: of processes as the schedule has them.
+  /// - Throws: ``TrainingError/deadlock(stuck:)``.
+  public init(_ schedule: Schedule, replaying trace: Trace, step: Int) throws {
+    let stages = (0..<schedule.processes).map(schedule.stages)
+    var durations: [Run.Key: Double] = [:]
+    for span in trace.spans(ofStep: step) {
+      guard stages.indices.contains(span.process),
+        stages[span.process].indices.contains(span.action.chunk)
+      else { continue }
+      let key = Run.Key(
+        kind: span.action.kind, stage: stages[span.process][span.action.chunk],
+        microBatch: span.action.microBatch)
+      durations[key, default: 0] += Double(span.duration)
+    }
+    try self.init(schedule, transfer: 0) { kind, stage, microBatch in
+      durations[Run.Key(kind: kind, stage: stage, microBatch: microBatch)] ?? 0
+    }
+  }
+
+  private init(
+    _ schedule: Schedule, transfer: Double, duration: (Action.Kind, Int, Int) -> Double
+  ) throws {
+    var run = Run(schedule, transfer: transfer)
+    try run.play(duration)
     timeline = run.timeline
     makespan = run.timeline.compactMap(\.last?.end).max() ?? 0
     peakSaved = (0..<schedule.processes).map { Simulation.peak(schedule, $0) }
@@ -65,26 +98,26 @@ public struct Simulation: Sendable, Equatable {
 
 extension Simulation {
   private struct Run {
-    private struct Key: Hashable {
+    struct Key: Hashable {
       var kind: Action.Kind
       var stage: Int
       var microBatch: Int
     }
 
     let schedule: Schedule
-    let costs: StageCosts
+    let transfer: Double
     let stages: [[Int]]
     var timeline: [[Span]]
     private var ends: [Key: Double] = [:]
 
-    init(_ schedule: Schedule, _ costs: StageCosts) {
+    init(_ schedule: Schedule, transfer: Double) {
       self.schedule = schedule
-      self.costs = costs
+      self.transfer = transfer
       stages = (0..<schedule.processes).map(schedule.stages)
       timeline = Array(repeating: [], count: schedule.processes)
     }
 
-    mutating func play() throws {
+    mutating func play(_ cost: (Action.Kind, Int, Int) -> Double) throws {
       var meshFree = 0.0
       var moved = true
       while moved {
@@ -97,9 +130,7 @@ extension Simulation {
             let isSkipped = schedule.isSkipped(stage: stage, microBatch: action.microBatch)
             var start = max(timeline[process].last?.end ?? 0, ready)
             if schedule.kind == .serial { start = max(start, meshFree) }
-            let duration =
-              isSkipped
-              ? 0 : costs.duration(action.kind, stage: stage, microBatch: action.microBatch)
+            let duration = isSkipped ? 0 : cost(action.kind, stage, action.microBatch)
             let span = Span(
               action: action, stage: stage, start: start, duration: duration,
               isSkipped: isSkipped)
@@ -148,7 +179,7 @@ extension Simulation {
     ) -> Double? {
       let end = ends[Key(kind: kind, stage: stage, microBatch: microBatch)]
       let isLocal = schedule.placement[stage] == process
-      return end.map { isLocal ? $0 : $0 + costs.transfer }
+      return end.map { isLocal ? $0 : $0 + transfer }
     }
   }
 }

@@ -50,9 +50,13 @@ public struct Trace: Sendable, Equatable {
   /// The spans of a step.
   public func spans(ofStep step: Int) -> [Span] { spans.filter { $0.step == step } }
 
-  /// The share of all processes' time in which they idled, between the start of the first action
-  /// and the end of the last; over all steps when none is given, without what lies between steps
+  /// The share of time in which processes idled, between the start of a step's first action and
+  /// the end of its last; over all steps when none is given, without what lies between steps
   /// (updates, checkpoints). nil: there are no spans.
+  ///
+  /// Processes count in the steps in which they have work: a vision encoder that has no pictures
+  /// in a step is not waiting for any. What a schedule makes of the same durations, were there no
+  /// waiting for messages, is the bubble of ``Simulation/init(_:replaying:step:)``.
   ///
   /// Spans of a process that overlap, as of a clock's rounding, count once.
   public func bubble(ofStep step: Int? = nil) -> Double? {
@@ -61,8 +65,9 @@ public struct Trace: Sendable, Equatable {
     var whole = 0.0
     for (key, spans) in grouped where step == nil || key == step {
       let (start, end) = Trace.bounds(spans)
-      whole += Double(end - start) * Double(processes.count)
-      for (_, own) in Dictionary(grouping: spans, by: \.process) {
+      let working = Dictionary(grouping: spans, by: \.process)
+      whole += Double(end - start) * Double(working.count)
+      for (_, own) in working {
         busy += Double(Trace.covered(own))
       }
     }

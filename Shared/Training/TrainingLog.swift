@@ -11,8 +11,12 @@ public struct TrainingLog: Sendable, Equatable {
   public var samplesPerSecond: Double?
   /// Share of the peak of all processes' arithmetic.
   public var flopUtilization: Double?
-  /// Share of the processes' time in which they idle, as measured.
+  /// Share of the processes' time in which they idle, as measured, of those that have work in the
+  /// step.
   public var bubble: Double?
+  /// The same if the step's actions had taken as long as they did and nothing had waited for
+  /// messages: the schedule's part of ``bubble``, uneven stages included.
+  public var scheduledBubble: Double?
   public var stepSeconds: Double?
   /// Labelled tokens of the step.
   public var labelledTokens: Int?
@@ -66,7 +70,8 @@ public struct TrainingLog: Sendable, Equatable {
   private var measures: [(String, Double)] {
     [
       ("tokens_per_second", tokensPerSecond), ("samples_per_second", samplesPerSecond),
-      ("flop_utilization", flopUtilization), ("bubble", bubble), ("step_seconds", stepSeconds),
+      ("flop_utilization", flopUtilization), ("bubble", bubble),
+      ("scheduled_bubble", scheduledBubble), ("step_seconds", stepSeconds),
     ].compactMap { name, value in value.map { (name, $0) } }
   }
 
@@ -114,6 +119,7 @@ extension TrainingLog {
     samplesPerSecond = measure("samples_per_second")
     flopUtilization = measure("flop_utilization")
     bubble = measure("bubble")
+    scheduledBubble = measure("scheduled_bubble")
     stepSeconds = measure("step_seconds")
     labelledTokens = measure("labelled_tokens").flatMap { Int(exactly: $0) }
     for (name, value) in members {

@@ -28,6 +28,20 @@ import Testing
     #expect(trace.steps == [0, 1])
   }
 
+  @Test("a process without work in a step does not idle in it")
+  func withoutWork() {
+    var trace = Trace(processes: ["vision", "a", "b"])
+    trace.add(span(1, 0, 30))
+    trace.add(span(2, 30, 30))
+    #expect(trace.bubble(ofStep: 0) == 0.5)
+    trace.add(span(0, 100, 60, step: 1))
+    trace.add(span(1, 100, 60, step: 1))
+    trace.add(span(2, 100, 60, step: 1))
+    #expect(trace.bubble(ofStep: 1) == 0)
+    // 60 idle of 120 and of 180.
+    #expect(trace.bubble() == 0.2)
+  }
+
   @Test("spans that overlap count once")
   func overlap() {
     var trace = Trace(processes: ["a"])
@@ -62,6 +76,30 @@ import Testing
     let trace = Trace(simulation, processes: ["a", "b", "c"])
     let bubble = try #require(trace.bubble())
     #expect(abs(bubble - simulation.bubble) < 1e-9)
+  }
+
+  @Test("a step played again without its waiting has the schedule's bubble")
+  func replay() throws {
+    let schedule = try Schedule(
+      kind: .oneForwardOneBackward, placement: [0, 1, 2], microBatches: 4,
+      skips: Schedule.skips([0, 1, 2, 3], firstStages: 1, of: 3))
+    let costs = StageCosts([
+      .init(forward: 9, backwardInput: 9, backwardWeight: 9),
+      .init(forward: 1, backwardInput: 1, backwardWeight: 1),
+      .init(forward: 2, backwardInput: 1, backwardWeight: 2),
+    ])
+    let ideal = try Simulation(schedule, costs: costs)
+    var slow = costs
+    slow.transfer = 3
+    let trace = Trace(
+      try Simulation(schedule, costs: slow), processes: ["vision", "a", "b"], step: 7)
+    let replayed = try Simulation(schedule, replaying: trace, step: 7)
+    #expect(abs(replayed.bubble - ideal.bubble) < 1e-12)
+    #expect(replayed.makespan == ideal.makespan * 1000)
+    let measured = try #require(trace.bubble())
+    #expect(measured > replayed.bubble + 0.1)
+    // Nothing was measured in another step.
+    #expect(try Simulation(schedule, replaying: trace, step: 8).makespan == 0)
   }
 
   private func example() throws -> Trace {

@@ -10,6 +10,7 @@ import Testing
     log.samplesPerSecond = 3
     log.flopUtilization = 0.25
     log.bubble = 1.0 / 3
+    log.scheduledBubble = 0.3
     log.stepSeconds = 1.5
     log.labelledTokens = 400
     log.memory = [("vision-0", 12_345_678_901), ("language \"1\"", 5)]
