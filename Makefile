@@ -1,6 +1,7 @@
 # make chat    install what is missing, build, start a mesh, answer about a picture, stop
 # make test    install what is missing, build, run all tests
-# make bench   measure the wire and a 0.7 B-parameter model, in one process and in a mesh
+# make bench   measure the wire, a 0.7 B-parameter model in one process and in a mesh, and what
+#              a pipeline gains in training
 # make build   the five executables, in .build/release
 # make proto   C sources of the messages, from proto/
 # make format  lay out the Swift sources; make lint only looks
@@ -39,7 +40,7 @@ bench: build
 	@if [ ! -e '$(BENCH_MODEL)/config.json' ]; then \
 	  $(RELEASE)/chiasm random-model '$(BENCH_MODEL)' \
 	    --tokenizer Tests/Fixtures/golden/v12-tiny/checkpoint; fi
-	$(RELEASE)/chiasm bench --model '$(BENCH_MODEL)'
+	$(RELEASE)/chiasm bench --model '$(BENCH_MODEL)' --picture .build/bench-pipeline.svg
 
 proto:
 	protoc-c --proto_path=proto --c_out=Shared/CMessages proto/*.proto

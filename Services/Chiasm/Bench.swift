@@ -6,18 +6,28 @@ import Sequencer
 import Tensors
 import Transport
 
-/// `chiasm bench`: what the wire costs, and what the mesh costs beside one process.
+/// `chiasm bench`: what the wire costs, what the mesh costs beside one process, and what a
+/// pipeline gains in training.
 struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Measure the wire, and a model in one process and in a mesh.",
+    abstract: "Measure the wire, a model in one process and in a mesh, and training.",
     discussion: """
       Both sides of a ratio do the same work in the same run, turn by turn. Medians, with the \
       least and the greatest ratio of a round.
       """)
 
+  enum Part: String, ExpressibleByArgument, CaseIterable {
+    case wire, model, training
+  }
+
   @Option(
-    help: ArgumentHelp("Model folder; without one only the wire is measured.", valueName: "folder"))
+    help: ArgumentHelp(
+      "Model folder; without one only the wire is measured. Training takes no more than the "
+        + "tokenizer from it.", valueName: "folder"))
   var model: String?
+
+  @Option(help: ArgumentHelp("Measures this part alone; may be given again.", valueName: "part"))
+  var part: [Part] = []
 
   @Option(help: ArgumentHelp("Picture to encode.", valueName: "file"))
   var image = "compose/pictures/cat.jpg"
@@ -31,15 +41,26 @@ struct Bench: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Threads of every process (default: all cores).", valueName: "n"))
   var threads: Int?
 
+  @Option(help: ArgumentHelp("Where to draw a pipelined step of training.", valueName: "file"))
+  var picture: String?
+
   func validate() throws {
     guard rounds > 0, decode > 1 else {
       throw ValidationError("--rounds must be at least 1 and --decode at least 2")
     }
+    if model == nil, let part = part.first(where: { $0 != .wire }) {
+      throw ValidationError("--part \(part.rawValue) needs --model")
+    }
   }
 
   func run() async throws {
-    try await wire()
-    if let model { try await compare(model) }
+    let parts = part.isEmpty ? Part.allCases : part
+    if parts.contains(.wire) { try await wire() }
+    guard let model else { return }
+    if parts.contains(.model) { try await compare(model) }
+    if parts.contains(.training) {
+      try await BenchTraining(tokenizer: model, rounds: rounds, picture: picture).run()
+    }
   }
 
   // MARK: The wire
@@ -191,7 +212,7 @@ struct Bench: AsyncParsableCommand {
 }
 
 /// A measured number with three digits.
-private struct Figure: CustomStringConvertible {
+struct Figure: CustomStringConvertible {
   let value: Double
 
   init(_ value: Double) { self.value = value }
