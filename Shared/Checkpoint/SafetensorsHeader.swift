@@ -108,11 +108,11 @@ struct SafetensorsHeader: Sendable {
     guard let bits = bitCounts[scalarType] else {
       throw CheckpointError.unknownScalarType(file: file, tensor: name, found: scalarType)
     }
-    guard let count = try? Tensor.elementCount(shape) else {
+    guard isMeasurable(shape, elementSize: bits) else {
       throw CheckpointError.invalidShape(file: file, tensor: name, shape: shape)
     }
-    let (bitCount, overflow) = count.multipliedReportingOverflow(by: bits)
-    guard !overflow, bitCount.isMultiple(of: 8) else {
+    let bitCount = shape.reduce(bits, *)
+    guard bitCount.isMultiple(of: 8) else {
       throw CheckpointError.invalidShape(file: file, tensor: name, shape: shape)
     }
     guard begin >= 0, begin <= end else {

@@ -27,6 +27,7 @@ public final class SafetensorsWriter: Sendable {
       self.shape = shape
     }
 
+    /// Of the caller's own shape, or one that the readers of files let pass.
     public var byteCount: Int { shape.reduce(scalarType.byteCount, *) }
   }
 

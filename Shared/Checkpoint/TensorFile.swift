@@ -28,3 +28,17 @@ extension TensorFile {
 }
 
 extension SafetensorsFile: TensorFile {}
+
+/// Whether any product of a shape's dimensions, and so any stride and byte count, can be computed:
+/// also where a dimension of 0 makes the shape empty.
+///
+/// - Parameter elementSize: of an element, in what sizes are counted in.
+func isMeasurable(_ shape: [Int], elementSize: Int) -> Bool {
+  var size = elementSize
+  for dimension in shape {
+    let (product, overflow) = size.multipliedReportingOverflow(by: max(dimension, 1))
+    guard dimension >= 0, !overflow else { return false }
+    size = product
+  }
+  return true
+}

@@ -92,6 +92,14 @@ import Testing
       .invalidShape(file: "f", tensor: "a", shape: [2_305_843_009_213_693_952])
     ),
     (
+      #"{"a":{"dtype":"F32","shape":[4611686018427387904,0],"data_offsets":[0,0]}}"#, 0,
+      .invalidShape(file: "f", tensor: "a", shape: [1 << 62, 0])
+    ),
+    (
+      #"{"a":{"dtype":"F32","shape":[0,4611686018427387904,4],"data_offsets":[0,0]}}"#, 0,
+      .invalidShape(file: "f", tensor: "a", shape: [0, 1 << 62, 4])
+    ),
+    (
       #"{"a":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1,
       .invalidShape(file: "f", tensor: "a", shape: [3])
     ),

@@ -18,6 +18,8 @@ final class TorchFile: TensorFile {
   /// The archive's one folder.
   private let root: String
   private let records: [String: TorchPickle.TensorRecord]
+  /// Bytes of PyTorch's complex128.
+  private static let largestElement = 16
 
   /// - Throws: ``CheckpointError`` when the file is missing, no archive, or its pickle holds
   ///   anything but tensors.
@@ -54,6 +56,11 @@ final class TorchFile: TensorFile {
     let bytes = try file.bytes(
       at: archive.offset(of: pickle, in: file), count: pickle.byteCount)
     records = try TorchPickle.stateDictionary(bytes, file: path)
+    for (name, record) in records
+    where !isMeasurable(record.shape, elementSize: TorchFile.largestElement) {
+      throw CheckpointError.invalidTorchTensor(
+        file: path, tensor: name, reason: "has the impossible shape \(record.shape)")
+    }
     mapping = MappedFile(file)
   }
 
@@ -133,13 +140,14 @@ final class TorchFile: TensorFile {
     }
   }
 
-  /// Checks that every element lies in the storage.
+  /// Checks that every element lies in the storage. The shape is measurable.
   ///
   /// - Returns: whether the elements lie one after another.
   private func check(_ record: TorchPickle.TensorRecord, _ name: String) throws -> Bool {
-    guard record.offset >= 0, record.shape.allSatisfy({ $0 >= 0 }),
-      record.strides.allSatisfy({ $0 >= 0 }), let count = try? Tensor.elementCount(record.shape)
-    else { throw invalid(name, "has the impossible shape \(record.shape)") }
+    guard record.offset >= 0, record.strides.allSatisfy({ $0 >= 0 }) else {
+      throw invalid(name, outside)
+    }
+    let count = record.shape.reduce(1, *)
     if count == 0 {
       guard record.offset <= record.storage.count else { throw invalid(name, outside) }
       return true

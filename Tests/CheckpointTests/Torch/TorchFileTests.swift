@@ -97,6 +97,19 @@ import Testing
     ) { try file.tensor("none", neededFor: "a test") }
   }
 
+  @Test(arguments: [("huge.pth", [1 << 62, 0]), ("huge-rows.pth", [0, 1 << 62, 4])])
+  func `a shape that cannot be counted is refused, empty or not`(name: String, shape: [Int]) {
+    let path = TorchFileTests.path(name)
+    #expect(
+      throws: CheckpointError.invalidTorchTensor(
+        file: path, tensor: "weight", reason: "has the impossible shape \(shape)")
+    ) {
+      let file = try TorchFile(path: path)
+      _ = try file.tensor("weight", neededFor: nil).shape
+      _ = file.entry("weight")?.byteCount
+    }
+  }
+
   @Test(arguments: [
     ("command.pth", "posix.system"), ("module.pth", "torch.nn.modules.linear.Linear"),
   ])

@@ -67,6 +67,22 @@ class Command:
 torch.save({"weight": torch.ones(2), "command": Command()}, "command.pth")
 torch.save({"module": nn.Linear(2, 2)}, "module.pth")
 
+
+class Huge:
+    """A shape whose elements are none, and whose bytes cannot be counted without the 0."""
+
+    def __init__(self, *shape):
+        self.shape = shape
+
+    def __reduce__(self):
+        storage = torch.ones(1).storage()
+        strides = (1,) * len(self.shape)
+        return torch._utils._rebuild_tensor_v2, (storage, 0, self.shape, strides, False, {})
+
+
+torch.save({"weight": Huge(2**62, 0)}, "huge.pth")
+torch.save({"weight": Huge(0, 2**62, 4)}, "huge-rows.pth")
+
 with zipfile.ZipFile("mixed.pth") as source, zipfile.ZipFile(
     "compressed.pth", "w", zipfile.ZIP_DEFLATED
 ) as target:
