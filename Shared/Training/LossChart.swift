@@ -73,6 +73,16 @@ public struct LossChart: Sendable {
     return svg.finished()
   }
 
+  /// What to call the curves of some logs: the folders that the logs lie in, or the files'
+  /// paths where those do not tell them apart.
+  public static func names(ofLogs paths: [String]) -> [String] {
+    let folders = paths.map { path in
+      let parts = path.split(separator: "/")
+      return String(parts.count > 1 ? parts[parts.count - 2] : parts.last ?? "")
+    }
+    return Set(folders).count == paths.count ? folders : paths
+  }
+
   /// Exponential moving average, corrected for its start at 0 as Adam's moments are.
   static func smoothed(_ values: [Double], weight: Double) -> [Double] {
     guard weight > 0, weight < 1 else { return values }
