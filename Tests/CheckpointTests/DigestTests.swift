@@ -24,6 +24,21 @@ import Testing
     #expect(try Digest.sha256(file: folder.write("f", bytes)) == Digest.sha256(bytes))
   }
 
+  @Test(arguments: [0, 1, 17])
+  func `digests of several files are in their order`(count: Int) throws {
+    let folder = try TemporaryFolder()
+    let paths = try (0..<count).map {
+      try folder.write("\($0)", [UInt8](repeating: UInt8($0), count: $0 * 7919 % 100))
+    }
+    #expect(try Digest.sha256(files: paths) == paths.map { try Digest.sha256(file: $0) })
+    guard count > 0 else { return }
+    #expect(throws: CheckpointError.missingFile("/nonexistent")) {
+      try Digest.sha256(files: paths + ["/nonexistent"])
+    }
+    let long = try folder.write("long", [1])
+    #expect(throws: CancellationError.self) { try Digest.sha256(files: [long]) { true } }
+  }
+
   @Test func `a missing file is an error`() {
     #expect(throws: CheckpointError.missingFile("/nonexistent/file")) {
       try Digest.sha256(file: "/nonexistent/file")

@@ -74,13 +74,15 @@ struct CheckpointManifest: Sendable, Equatable {
         throw CheckpointError.damaged(
           file: path, expected: "\(file.byteCount) bytes", found: "\(found)")
       }
-      if checksDigests, let digest = file.digest {
-        let found = try Digest.sha256(file: path)
-        guard found == digest else {
-          throw CheckpointError.damaged(
-            file: path, expected: "SHA-256 \(digest)", found: found)
-        }
-      }
+    }
+    guard checksDigests else { return }
+    let digested = files.compactMap { file in
+      file.digest.map { (path: "\(folder)/\(file.path)", digest: $0) }
+    }
+    let found = try Digest.sha256(files: digested.map(\.path))
+    for (file, found) in zip(digested, found) where found != file.digest {
+      throw CheckpointError.damaged(
+        file: file.path, expected: "SHA-256 \(file.digest)", found: found)
     }
   }
 
