@@ -96,6 +96,11 @@ func requireFolder(_ path: String) throws {
   guard status.st_mode & S_IFMT == S_IFDIR else { throw CheckpointError.notAFolder(path) }
 }
 
+func isFolder(_ path: String) -> Bool {
+  var status = stat()
+  return stat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFDIR
+}
+
 func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
 /// Names in a folder, sorted; empty when it cannot be read.

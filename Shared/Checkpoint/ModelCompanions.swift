@@ -9,18 +9,36 @@ enum ModelCompanions {
     "config.json", CheckpointManifest.fileName, TrainerState.fileName, TrainerState.runFileName,
   ]
 
+  /// Names of the files that come along, whatever they hold.
+  private static func names(in source: String) -> [String] {
+    folderEntries(source).filter { name in
+      suffixes.contains { name.hasSuffix($0) } && !name.hasSuffix(".index.json")
+        && !name.hasPrefix(".") && !ownFiles.contains(name) && !isFolder("\(source)/\(name)")
+    }
+  }
+
+  /// Finds out before the work whether ``copy(from:to:torchType:)`` could read all files.
+  ///
+  /// - Throws: ``CheckpointError`` for one that cannot be opened or is too large.
+  static func check(_ source: String) throws {
+    for name in names(in: source) { try check(OpenFile(reading: "\(source)/\(name)")) }
+  }
+
+  private static func check(_ file: borrowing OpenFile) throws {
+    guard file.byteCount <= maximumBytes else {
+      throw CheckpointError.tooLarge(
+        file: file.path, byteCount: file.byteCount, limit: maximumBytes)
+    }
+  }
+
   /// Copies tokenizer, preprocessor, generation configuration and the reference's modeling code,
   /// and config.json, with another `torch_dtype` if one is given.
   ///
-  /// - Throws: ``CheckpointError``.
+  /// - Throws: ``CheckpointError``, also when one of them cannot be read.
   static func copy(from source: String, to folder: String, torchType: ScalarType?) throws {
-    for name in folderEntries(source)
-    where suffixes.contains(where: { name.hasSuffix($0) }) && !name.hasSuffix(".index.json")
-      && !name.hasPrefix(".") && !ownFiles.contains(name)
-    {
-      let path = "\(source)/\(name)"
-      guard let bytes = try? readFile(path, limit: maximumBytes) else { continue }
-      try AtomicFile.write(bytes, to: "\(folder)/\(name)")
+    for name in names(in: source) {
+      try AtomicFile.write(
+        readFile("\(source)/\(name)", limit: maximumBytes), to: "\(folder)/\(name)")
     }
     let path = "\(source)/config.json"
     let bytes = try readFile(path, limit: Limits.configurationBytes)
