@@ -11,13 +11,27 @@ func makeFolders(_ folder: String) throws {
   var path = ""
   for part in folder.split(separator: "/", omittingEmptySubsequences: false) {
     path += path.isEmpty && !part.isEmpty && !folder.hasPrefix("/") ? "\(part)" : "/\(part)"
-    if !part.isEmpty, mkdir(path, 0o755) != 0, errno != EEXIST {
-      throw isFull(errno)
-        ? CheckpointError.diskFull(file: folder, byteCount: 0)
-        : CheckpointError.unwritable(file: folder, reason: systemReason())
-    }
+    if !part.isEmpty { try makeFolder(path) }
   }
   try requireFolder(folder)
+}
+
+/// Makes a folder in one that exists, where there is none, and has its name on disk.
+///
+/// - Throws: ``CheckpointError/unwritable(file:reason:)``,
+///   ``CheckpointError/diskFull(file:byteCount:)``.
+func makeFolder(_ path: String) throws {
+  if mkdir(path, 0o755) == 0 {
+    flushFolder(parentFolder(of: path))
+    return
+  }
+  let code = errno
+  // A folder may be there and its parent closed to us, or on a disk that is only read.
+  if isFolder(path) { return }
+  errno = code
+  throw isFull(code)
+    ? CheckpointError.diskFull(file: path, byteCount: 0)
+    : CheckpointError.unwritable(file: path, reason: systemReason())
 }
 
 /// Makes a folder for a new model, unless one is in it.
@@ -54,6 +68,12 @@ func flushFolder(_ path: String) {
 func parentFolder(of path: String) -> String {
   guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return "." }
   return slash == path.startIndex ? "/" : String(path[..<slash])
+}
+
+func withoutTrailingSlashes(_ path: String) -> String {
+  var path = path
+  while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+  return path
 }
 
 /// Bytes that may still be written to the file system of a folder; nil when it does not say.

@@ -3,6 +3,9 @@ import Tensors
 /// Writes the adapters of one part of a model alone, as PEFT saves them: `adapter_config.json`
 /// and `adapter_model.safetensors`.
 public struct AdapterFolder: Sendable {
+  /// Of a checkpoint, for the folders of its parts.
+  static let folder = "adapter"
+
   /// What PEFT wrapped: "vision_model" or "language_model".
   public var part: String
   public var rank: Int

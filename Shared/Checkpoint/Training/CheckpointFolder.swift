@@ -31,9 +31,11 @@ public struct CheckpointFolder: Sendable, Equatable {
     try manifest.check(folder: path, checksDigests: digests)
   }
 
-  /// All checkpoints in a run's folder, oldest first, valid or not.
+  /// All checkpoints in a run's folder, oldest first, valid or not. One that a process left moved
+  /// aside gets its name back first.
   public static func all(in output: String) -> [CheckpointFolder] {
-    folderEntries(output).compactMap { name in
+    restoreReplaced(in: output)
+    return folderEntries(output).compactMap { name in
       step(of: name).map { CheckpointFolder(path: "\(output)/\(name)", step: $0) }
     }.sorted { $0.step < $1.step }
   }
@@ -72,6 +74,7 @@ public struct CheckpointFolder: Sendable, Equatable {
 
   /// Removes what writers left behind that did not come to an end; not what others are writing.
   public static func removeStale(in output: String) {
+    restoreReplaced(in: output)
     for name in folderEntries(output)
     where name.hasPrefix(temporaryPrefix + prefix) || name.hasPrefix(deletedPrefix + prefix) {
       let path = "\(output)/\(name)"
@@ -80,11 +83,32 @@ public struct CheckpointFolder: Sendable, Equatable {
     }
   }
 
+  /// Gives whole checkpoints that were moved aside for new ones, which did not come to take their
+  /// place, their names back. The other way to replace one, where there is no exchange, would
+  /// lose both to a process's end.
+  static func restoreReplaced(in output: String) {
+    for name in folderEntries(output) where name.hasPrefix(deletedPrefix) {
+      let original = String(name.dropFirst(deletedPrefix.count))
+      let aside = "\(output)/\(name)"
+      guard let step = step(of: original), !fileExists("\(output)/\(original)"),
+        let lock = FolderLock(aside)
+      else { continue }
+      withExtendedLifetime(lock) {
+        guard (try? CheckpointFolder(path: aside, step: step).check()) != nil else { return }
+        if rename(aside, "\(output)/\(original)") == 0 { flushFolder(output) }
+      }
+    }
+  }
+
   /// Deletes a folder so that no half of it is ever seen under its name.
   static func remove(_ path: String) {
     let doomed = deletedPath(of: path)
-    removeFolder(doomed)
-    removeFolder(rename(path, doomed) == 0 ? doomed : path)
+    // Until it is gone, nobody brings it back.
+    let lock = FolderLock(path)
+    withExtendedLifetime(lock) {
+      removeFolder(doomed)
+      removeFolder(rename(path, doomed) == 0 ? doomed : path)
+    }
     flushFolder(parentFolder(of: path))
   }
 

@@ -1,29 +1,22 @@
-import Synchronization
 import Tensors
-
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
 
 /// Brings a checkpoint about, together with the stages: it makes a folder `tmp-checkpoint-<step>`
 /// for their files, and when these are there, writes the rest beside them and gives the folder
 /// its name.
 ///
-/// Until ``commit(state:saveType:digests:)`` has put everything on disk, no folder has the
+/// Until ``commit(state:saveType:digests:isCancelled:)`` has put everything on disk, no folder has the
 /// checkpoint's name, and those of older checkpoints stay as they are. A writer that is let go
 /// without leaves nothing.
 public final class CheckpointWriter: Sendable {
   /// Where stages write, by the paths of the layout.
-  public let folder: String
+  public var folder: String { target.path }
   /// What the folder will be called.
-  public let destination: String
+  public var destination: String { target.destination }
   public let step: Int
   public let layout: CheckpointLayout
   private let source: CheckpointReader
-  private let lock: FolderLock
-  private let isCommitted = Atomic(false)
+  private let target: AtomicFolder
+  private let isExport: Bool
 
   /// What the small files beside the weights may take.
   private static let slack = 32 << 20
@@ -41,9 +34,12 @@ public final class CheckpointWriter: Sendable {
   ) throws -> CheckpointWriter {
     try makeFolders(output)
     CheckpointFolder.removeStale(in: output)
+    try requireRoom(for: layout, in: output)
+    let name = "\(CheckpointFolder.prefix)\(step)"
+    let target = try AtomicFolder(
+      "\(output)/\(name)", filledAt: "\(output)/\(CheckpointFolder.temporaryPrefix)\(name)")
     return try CheckpointWriter(
-      parent: output, name: "\(CheckpointFolder.prefix)\(step)", step: step, layout: layout,
-      source: source)
+      target, isExport: false, step: step, layout: layout, source: source)
   }
 
   /// Begins a model folder of any name, which does not exist yet or is empty.
@@ -53,47 +49,34 @@ public final class CheckpointWriter: Sendable {
   public static func begin(
     export path: String, layout: CheckpointLayout, source: CheckpointReader
   ) throws -> CheckpointWriter {
-    var path = path
-    while path.count > 1, path.hasSuffix("/") { path.removeLast() }
-    if let file = folderEntries(path).first {
-      throw CheckpointError.folderInUse(folder: path, file: file)
-    }
-    let name = path.split(separator: "/").last.map { String($0) } ?? path
-    try makeFolders(parentFolder(of: path))
+    let parent = parentFolder(of: withoutTrailingSlashes(path))
+    try makeFolders(parent)
+    try requireRoom(for: layout, in: parent)
     return try CheckpointWriter(
-      parent: parentFolder(of: path), name: name, step: 0, layout: layout, source: source)
+      AtomicFolder(new: path), isExport: true, step: 0, layout: layout, source: source)
   }
 
-  private init(
-    parent: String, name: String, step: Int, layout: CheckpointLayout, source: CheckpointReader
-  ) throws {
-    let needed = layout.byteCount + CheckpointWriter.slack
+  private static func requireRoom(for layout: CheckpointLayout, in parent: String) throws {
+    let needed = layout.byteCount + slack
     if let free = freeBytes(in: parent), needed > free {
       throw CheckpointError.noRoom(folder: parent, needed: needed, free: free)
     }
-    let folder = "\(parent)/\(CheckpointFolder.temporaryPrefix)\(name)"
-    if mkdir(folder, 0o755) != 0, errno != EEXIST {
-      throw CheckpointError.unwritable(file: folder, reason: systemReason())
-    }
-    guard let lock = FolderLock(folder) else {
-      throw CheckpointError.beingWritten(folder: folder)
-    }
-    self.folder = folder
-    self.destination = "\(parent)/\(name)"
+  }
+
+  private init(
+    _ target: AtomicFolder, isExport: Bool, step: Int, layout: CheckpointLayout,
+    source: CheckpointReader
+  ) throws {
+    self.target = target
+    self.isExport = isExport
     self.step = step
     self.layout = layout
     self.source = source
-    self.lock = lock
-    for entry in folderEntries(folder) {
-      let path = "\(folder)/\(entry)"
-      if unlink(path) != 0 { removeFolder(path) }
-    }
+    try ModelCompanions.check(source.folder)
     if !layout.optimizerFiles.isEmpty {
-      try makeFolders("\(folder)/\(OptimizerNames.folder)")
+      try makeFolder("\(folder)/\(OptimizerNames.folder)")
     }
   }
-
-  deinit { if !isCommitted.load(ordering: .relaxed) { removeFolder(folder) } }
 
   /// Checks the stages' files against the layout, writes what only the gateway has, flushes
   /// everything, and gives the folder its name. A checkpoint that has it already is replaced.
@@ -101,40 +84,48 @@ public final class CheckpointWriter: Sendable {
   /// - Parameters:
   ///   - state: nil for an export.
   ///   - saveType: what the layout was made with: config.json says so.
+  ///   - adapters: parts whose adapters the optimizer's files hold; `adapter/PART` has them alone.
   ///   - digests: false: the manifest has the sizes of the files alone; making digests reads
-  ///     every byte again.
+  ///     every byte again, of as many files at a time as there are cores.
+  ///   - isCancelled: asked before every piece of work, from several threads.
   /// - Throws: ``CheckpointError``: a file of a stage is missing or holds something else, or the
-  ///   rest cannot be written.
+  ///   rest cannot be written; `CancellationError`.
   public func commit(
-    state: TrainerState?, saveType: ScalarType? = nil, digests: Bool = true
+    state: TrainerState?, saveType: ScalarType? = nil, adapters: [AdapterFolder] = [],
+    digests: Bool = true, isCancelled: @Sendable () -> Bool = { false }
   ) throws -> CheckpointFolder {
-    precondition(!isCommitted.load(ordering: .relaxed), "\(destination) was committed before")
-    for file in layout.copied { try copy(file) }
+    for file in layout.copied { try copy(file, isCancelled) }
     for file in layout.modelFiles { try requireEntries(of: file) }
     try writeIndexes()
+    let adapterFolders = try write(adapters)
     try ModelCompanions.copy(from: source.folder, to: folder, torchType: saveType)
     if let state {
       for (name, bytes) in state.files { try AtomicFile.write(bytes, to: "\(folder)/\(name)") }
-      let manifest = try CheckpointManifest(step: step, files: writtenFiles(digests))
+      let manifest = try CheckpointManifest(
+        step: step,
+        files: writtenFiles([OptimizerNames.folder] + adapterFolders, digests, isCancelled))
       try AtomicFile.write(
         Array(manifest.json.text.utf8), to: "\(folder)/\(CheckpointManifest.fileName)")
     }
-    flushFolder("\(folder)/\(OptimizerNames.folder)")
-    flushFolder(folder)
-    try takeName()
+    for name in [OptimizerNames.folder, AdapterFolder.folder] + adapterFolders {
+      flushFolder("\(folder)/\(name)")
+    }
+    if isCancelled() { throw CancellationError() }
+    try target.commit(replacing: !isExport)
     return CheckpointFolder(path: destination, step: step)
   }
 
   /// Ends the attempt. Stages that still write fail: their folder is gone.
-  public func abandon() {
-    if !isCommitted.load(ordering: .relaxed) { removeFolder(folder) }
-  }
+  public func abandon() { target.abandon() }
 
   // MARK: Private
 
-  private func copy(_ file: CheckpointLayout.File) throws {
+  private func copy(
+    _ file: CheckpointLayout.File, _ isCancelled: @Sendable () -> Bool
+  ) throws {
     let writer = try SafetensorsWriter(path: "\(folder)/\(file.path)", entries: file.entries)
     for entry in file.entries {
+      if isCancelled() { throw CancellationError() }
       let tensor = try source.tensor(
         entry.name, shape: entry.shape, neededFor: "a checkpoint holds the whole model")
       try ShardFile.write(tensor, as: entry.name, entry.scalarType, to: writer)
@@ -179,41 +170,40 @@ public final class CheckpointWriter: Sendable {
       optimizers, to: "\(folder)/\(OptimizerNames.folder)/\(OptimizerNames.index)")
   }
 
-  private func writtenFiles(_ digests: Bool) throws -> [CheckpointManifest.File] {
-    let top = folderEntries(folder).filter { $0 != OptimizerNames.folder }
-    let below = folderEntries("\(folder)/\(OptimizerNames.folder)")
-      .map { "\(OptimizerNames.folder)/\($0)" }
-    return try (top + below).map { name in
-      let path = "\(folder)/\(name)"
-      let file = try OpenFile(reading: path)
-      return CheckpointManifest.File(
-        path: name, byteCount: file.byteCount,
-        digest: digests ? try Digest.sha256(file: path) : nil)
-    }
-  }
-
-  private func takeName() throws {
-    let parent = parentFolder(of: destination)
-    // An empty folder, as an export's may be, is replaced by the rename itself.
-    if rename(folder, destination) != 0 {
-      guard errno == ENOTEMPTY || errno == EEXIST else {
-        throw CheckpointError.unwritable(file: destination, reason: systemReason())
+  /// - Returns: the folders, relative to the checkpoint's.
+  private func write(_ adapters: [AdapterFolder]) throws -> [String] {
+    guard !adapters.isEmpty else { return [] }
+    let states = try CheckpointReader(
+      folder: "\(folder)/\(OptimizerNames.folder)", index: OptimizerNames.index)
+    return try adapters.map { adapter in
+      let begin = OptimizerNames.master("\(adapter.part).base_model.")
+      let masters = try states.names.filter { $0.hasPrefix(begin) }.map { name in
+        (
+          name: String(name.dropFirst(OptimizerNames.master("").count)),
+          tensor: try states.tensor(name)
+        )
       }
-      try replace()
+      let path = "\(AdapterFolder.folder)/\(adapter.part)"
+      try adapter.write(masters, to: "\(folder)/\(path)")
+      return path
     }
-    isCommitted.store(true, ordering: .relaxed)
-    flushFolder(parent)
   }
 
-  /// Puts the new folder in the old one's place, which goes when the new one is there.
-  private func replace() throws {
-    let old = CheckpointFolder.deletedPath(of: destination)
-    removeFolder(old)
-    guard rename(destination, old) == 0, rename(folder, destination) == 0 else {
-      let reason = systemReason()
-      rename(old, destination)
-      throw CheckpointError.unwritable(file: destination, reason: reason)
+  /// - Parameter below: the folders below that hold files.
+  private func writtenFiles(
+    _ below: [String], _ digests: Bool, _ isCancelled: @Sendable () -> Bool
+  ) throws -> [CheckpointManifest.File] {
+    let names = ([""] + below.map { "\($0)/" }).flatMap { prefix in
+      folderEntries("\(folder)/\(prefix)").map { "\(prefix)\($0)" }
     }
-    removeFolder(old)
+    var files = try names.filter { !isFolder("\(folder)/\($0)") }.map { name in
+      CheckpointManifest.File(
+        path: name, byteCount: try OpenFile(reading: "\(folder)/\(name)").byteCount, digest: nil)
+    }
+    guard digests else { return files }
+    let found = try Digest.sha256(
+      files: files.map { "\(folder)/\($0.path)" }, isCancelled: isCancelled)
+    for index in files.indices { files[index].digest = found[index] }
+    return files
   }
 }

@@ -126,6 +126,47 @@ import Testing
     #expect(folderEntries(run.output).count == 4)
   }
 
+  @Test(arguments: [false, true])
+  func `a checkpoint moved aside for one that never came gets its name back`(
+    atResume: Bool
+  ) throws {
+    let run = try SmallRun()
+    for step in 1...2 { try run.save(step, layout: run.layout(2)) }
+    for (old, new) in [("checkpoint-2", "deleted-checkpoint-2"), ("checkpoint-1", "aside")] {
+      #expect(rename("\(run.output)/\(old)", "\(run.output)/\(new)") == 0)
+    }
+    // What a process leaves that ends between two renames, and one in mid-deletion.
+    #expect(rename("\(run.output)/aside", "\(run.output)/deleted-checkpoint-1") == 0)
+    unlink("\(run.output)/deleted-checkpoint-1/config.json")
+    #expect(mkdir("\(run.output)/tmp-checkpoint-2", 0o755) == 0)
+    if atResume {
+      #expect(CheckpointFolder.latestValid(in: run.output).found?.step == 2)
+    }
+    CheckpointFolder.removeStale(in: run.output)
+    #expect(folderEntries(run.output) == ["checkpoint-2"])
+    try CheckpointFolder.all(in: run.output).first?.check(digests: true)
+  }
+
+  @Test func `a checkpoint whose deletion is under way, or that was replaced, stays away`() throws {
+    let run = try SmallRun()
+    try run.save(1, layout: run.layout(1))
+    let aside = "\(run.output)/deleted-checkpoint-1"
+    #expect(rename("\(run.output)/checkpoint-1", aside) == 0)
+    do {
+      let lock = FolderLock(aside)
+      withExtendedLifetime(lock) {
+        CheckpointFolder.removeStale(in: run.output)
+        #expect(folderEntries(run.output) == ["deleted-checkpoint-1"])
+      }
+    }
+    #expect(rename(aside, "\(run.folder.path)/old") == 0)
+    let second = try run.save(1, layout: run.layout(2))
+    #expect(rename("\(run.folder.path)/old", aside) == 0)
+    CheckpointFolder.removeStale(in: run.output)
+    #expect(folderEntries(run.output) == ["checkpoint-1"])
+    #expect(fileExists("\(second.path)/model.safetensors.index.json"))
+  }
+
   @Test func `leftovers are removed, but not what somebody is writing`() throws {
     let run = try SmallRun()
     try run.save(1, layout: run.layout(1))

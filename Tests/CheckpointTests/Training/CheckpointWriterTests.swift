@@ -1,4 +1,5 @@
 import Support
+import Synchronization
 import Tensors
 import Testing
 
@@ -97,6 +98,52 @@ import Testing
     let saved = try run.save(1, layout: layout)
     let reader = try TrainingStateReader(folder: saved.path)
     #expect(try reader.value(of: name)?.floats == SmallRun.value(name, [2, 8]).floats)
+  }
+
+  @Test func `adapters are besides written alone, and belong to the checkpoint`() throws {
+    let run = try SmallRun()
+    let parts = ["vision_model.base_model.model.encoder", "language_model.base_model.model.model"]
+    let names = parts.map { "\($0).layers.1.proj.lora_A.default.weight" }
+    let held =
+      try run.stages(1) { $0.hasPrefix("mlp1.") }[0]
+      + names.map { .init(name: $0, shape: [2, 8], storedType: .float32, isTrained: true) }
+    let layout = try CheckpointLayout(
+      stages: [held], configuration: run.configuration, source: run.source)
+    let writer = try CheckpointWriter.begin(
+      output: run.output, step: 1, layout: layout, source: run.source)
+    try SmallRun.writeShares(writer)
+    let saved = try writer.commit(
+      state: TrainerState(globalStep: 1),
+      adapters: ["vision_model", "language_model"].map {
+        AdapterFolder(part: $0, rank: 2, alpha: 4, dropout: 0, baseModel: "base")
+      })
+    for (part, name) in zip(["vision_model", "language_model"], names) {
+      let path = "adapter/\(part)/adapter_model.safetensors"
+      let file = try SafetensorsFile(path: "\(saved.path)/\(path)")
+      let own = name.dropFirst(part.count + 1).replacing(".default", with: "")
+      #expect(file.names == [String(own)])
+      #expect(try file.tensor(String(own)).floats == SmallRun.value(name, [2, 8]).floats)
+      let manifest = try CheckpointManifest.load(folder: saved.path)
+      #expect(manifest.files.contains { $0.path == path && $0.digest != nil })
+      #expect(manifest.files.contains { $0.path == "adapter/\(part)/adapter_config.json" })
+    }
+    try saved.check(digests: true)
+    CheckpointFolder.remove(saved.path)
+    #expect(folderEntries(run.output) == [])
+  }
+
+  @Test func `a parameter goes on from its master or from a weight in float32 alone`() throws {
+    let run = try SmallRun(scalarType: .bfloat16)
+    let weights = try run.stages(1)[0].map { Weight($0.name, $0.shape) }
+    let exact = try run.save(1, layout: run.layout(1, saveType: .float32), saveType: .float32)
+    try TrainingStateReader(folder: exact.path).require(weights)
+    let rounded = try run.save(2, layout: run.layout(1))
+    removeFolder("\(rounded.path)/optimizer")
+    #expect(rename("\(exact.path)/optimizer", "\(rounded.path)/optimizer") == 0)
+    #expect(
+      throws: CheckpointError.missingState(
+        folder: rounded.path, parameter: weights[4].name, state: "master.\(weights[4].name)")
+    ) { try TrainingStateReader(folder: rounded.path).require([weights[4]]) }
   }
 
   @Test(arguments: [ScalarType.float32, .bfloat16])
@@ -226,6 +273,98 @@ import Testing
       guard case .folderInUse(path, _)? = error as? CheckpointError else { return false }
       return true
     }
+  }
+
+  @Test func `an export takes nobody's folder`() throws {
+    let run = try SmallRun()
+    let layout = try CheckpointLayout(
+      stages: run.stages(1), configuration: run.configuration, source: run.source,
+      withOptimizer: false)
+    _ = try run.folder.makeFolder("tmp-final")
+    try run.folder.write("tmp-final/file", "theirs")
+    let path = "\(run.folder.path)/final"
+    let writer = try CheckpointWriter.begin(export: path, layout: layout, source: run.source)
+    try SmallRun.writeShares(writer)
+    // The folder fills meanwhile.
+    _ = try run.folder.makeFolder("final")
+    try run.folder.write("final/file", "theirs")
+    #expect(throws: CheckpointError.folderInUse(folder: path, file: "file")) {
+      try writer.commit(state: nil)
+    }
+    #expect(run.folder.names == ["final", "model", "tmp-final"])
+    #expect(folderEntries(path) == ["file"])
+    #expect(folderEntries("\(run.folder.path)/tmp-final") == ["file"])
+  }
+
+  @Test func `a writer that was given up leaves the next one's files alone`() throws {
+    let run = try SmallRun()
+    var first: CheckpointWriter? = try CheckpointWriter.begin(
+      output: run.output, step: 1, layout: run.layout(1), source: run.source)
+    first?.abandon()
+    let second = try CheckpointWriter.begin(
+      output: run.output, step: 1, layout: run.layout(1), source: run.source)
+    try SmallRun.writeShares(second)
+    first?.abandon()
+    first = nil
+    try second.commit(state: TrainerState(globalStep: 1)).check(digests: true)
+  }
+
+  @Test func `a commit that is cancelled at any piece leaves the checkpoint before`() throws {
+    let run = try SmallRun(selectLayer: -2)
+    let old = try run.save(1, layout: run.layout(2, shardBytes: 1000))
+    let layout = try run.layout(2, shardBytes: 1000)
+    var pieces = 0
+    while true {
+      let asked = Atomic(0)
+      let limit = pieces
+      let writer = try CheckpointWriter.begin(
+        output: run.output, step: 1, layout: layout, source: run.source)
+      try SmallRun.writeShares(writer)
+      do {
+        _ = try writer.commit(state: TrainerState(globalStep: 1)) {
+          asked.add(1, ordering: .relaxed).newValue > limit
+        }
+        break
+      } catch {
+        #expect(error is CancellationError)
+        writer.abandon()
+      }
+      #expect(folderEntries(run.output) == ["checkpoint-1"])
+      try old.check(digests: true)
+      pieces += 1
+    }
+    // Tensors that are copied, a piece of every file, the end.
+    let files = try CheckpointManifest.load(folder: old.path).files
+    #expect(pieces == layout.copied.flatMap(\.entries).count + files.count + 1)
+    #expect(files.allSatisfy { $0.digest != nil })
+  }
+
+  @Test func `a companion that cannot be read, or is too large, is no checkpoint`() throws {
+    let run = try SmallRun()
+    let layout = try run.layout(1)
+    let path = "\(run.model)/tokenizer.model"
+    func begin() throws {
+      _ = try CheckpointWriter.begin(
+        output: run.output, step: 1, layout: layout, source: run.source)
+    }
+    let bytes = try readFile(path, limit: 1 << 20)
+    #expect(truncate(path, off_t(64 << 20) + 1) == 0)
+    let tooLarge = CheckpointError.tooLarge(
+      file: path, byteCount: (64 << 20) + 1, limit: 64 << 20)
+    #expect(throws: tooLarge) { try begin() }
+    try AtomicFile.write(bytes, to: path)
+    let writer = try CheckpointWriter.begin(
+      output: run.output, step: 1, layout: layout, source: run.source)
+    try SmallRun.writeShares(writer)
+    #expect(unlink(path) == 0 && symlink("/nonexistent", path) == 0)
+    #expect(throws: CheckpointError.missingFile(path)) {
+      try writer.commit(state: TrainerState(globalStep: 1))
+    }
+    writer.abandon()
+    #expect(throws: CheckpointError.missingFile(path)) { try begin() }
+    // A folder is no companion, whatever its name.
+    #expect(unlink(path) == 0 && mkdir(path, 0o755) == 0)
+    try begin()
   }
 
   @Test func `a disk without room is known before anything is written`() throws {
