@@ -17,7 +17,8 @@ public struct ModelAssembly: Sendable {
   public var pixelShuffle = ModelConfiguration.PixelShuffle.v1
   public var template = "Hermes-2"
   public var systemMessage: String?
-  public var endTokens = [2, 6, 7]
+  /// Tokens that end an answer, besides those of the language model's configuration.
+  public var endTokens: [Int] = []
   /// float32 or bfloat16.
   public var scalarType = ScalarType.bfloat16
   public var seed: UInt64 = 42
@@ -28,7 +29,8 @@ public struct ModelAssembly: Sendable {
     self.growth = growth
   }
 
-  /// Writes the model's folder, which is made if it does not exist and must hold no model yet.
+  /// Writes the model's folder, which does not exist yet or is empty, and appears when it is
+  /// whole.
   ///
   /// - Returns: the model's configuration.
   /// - Throws: ``CheckpointError``: a part is missing, is another than config.json says, or does
@@ -42,7 +44,16 @@ public struct ModelAssembly: Sendable {
     for weight in WeightNames.all(configuration) { try check(weight, sources) }
     let vocabulary = VocabularyGrowth(
       growth: growth, seed: seed, isTied: configuration.language.tiesEmbeddings)
-    try prepareModelFolder(folder)
+    let target = try AtomicFolder(new: folder)
+    try write(configuration, sources, vocabulary, to: target.path)
+    try target.commit(replacing: false)
+    return configuration
+  }
+
+  private func write(
+    _ configuration: ModelConfiguration, _ sources: PartReaders, _ vocabulary: VocabularyGrowth,
+    to folder: String
+  ) throws {
     try TokenizerFiles.write(from: parts.tokenizer, growth: growth, to: folder)
 
     let plan = ShardPlan(
@@ -67,14 +78,14 @@ public struct ModelAssembly: Sendable {
       try writer.commit()
     }
     try plan.writeIndex(to: folder)
-    let generation = GenerationConfiguration(endTokens: endTokens)
+    let ends = Set(configuration.language.eosTokens + endTokens).sorted()
+    let generation = GenerationConfiguration(endTokens: ends)
     try AtomicFile.write(
       Array(generation.json.text.utf8), to: "\(folder)/generation_config.json")
     let preprocessor = try PreprocessorConfiguration.load(folder: parts.vision)
       .json(imageSize: configuration.imageSize)
     try AtomicFile.write(Array(preprocessor.text.utf8), to: "\(folder)/preprocessor_config.json")
     try AtomicFile.write(configuration.encoded, to: "\(folder)/config.json")
-    return configuration
   }
 
   /// Says what is wrong with the parts before anything is written.

@@ -4,6 +4,12 @@ import Testing
 
 @testable import Checkpoint
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
 /// The small golden model, taken apart again: its tokenizer and tables without the last 7 tokens.
 private struct TakenApart {
   let folder: TemporaryFolder
@@ -78,6 +84,8 @@ private struct TakenApart {
   func assembly() -> ModelAssembly {
     var assembly = ModelAssembly(parts: parts, growth: growth)
     assembly.scalarType = .float32
+    // Those of the template; the language model's own end is 7.
+    assembly.endTokens = [6, 2, 7]
     return assembly
   }
 }
@@ -231,8 +239,35 @@ private func canonical(_ value: JSONValue) -> String {
     #expect(!fileExists(apart.output))
     try apart.assembly().write(to: apart.output)
     #expect(
-      throws: CheckpointError.folderInUse(folder: apart.output, file: "config.json")
+      throws: CheckpointError.folderInUse(folder: apart.output, file: "added_tokens.json")
     ) { try apart.assembly().write(to: apart.output) }
+  }
+
+  @Test(arguments: [([], [7]), ([7, 8, 2], [2, 7, 8])])
+  func `answers end where the language model's do, and where they are said to`(
+    given: [Int], expected: [Int]
+  ) throws {
+    let apart = try TakenApart()
+    var assembly = apart.assembly()
+    assembly.endTokens = given
+    let configuration = try assembly.write(to: apart.output)
+    #expect(
+      try GenerationConfiguration.load(folder: apart.output, language: configuration.language)
+        .endTokens == expected)
+  }
+
+  @Test func `a model that fails midway leaves nothing, and can be tried again`() throws {
+    let apart = try TakenApart()
+    let path = "\(apart.parts.vision)/preprocessor_config.json"
+    try apart.folder.write("vision/preprocessor_config.json", "{")
+    let before = apart.folder.names
+    #expect(throws: CheckpointError.self) { try apart.assembly().write(to: apart.output) }
+    #expect(apart.folder.names == before)
+    unlink(path)
+    try apart.assembly().write(to: apart.output)
+    try CheckpointReader(folder: apart.output).verify(
+      ModelConfiguration.load(folder: apart.output))
+    #expect(apart.folder.names == (before + ["model"]).sorted())
   }
 
   @Test func `a tokenizer that has all tokens is copied as it is`() throws {
