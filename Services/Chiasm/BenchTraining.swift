@@ -43,7 +43,7 @@ struct BenchTraining: Sendable {
       language: LanguageConfiguration(
         hiddenSize: 384, layerCount: 5, headCount: 6, keyValueHeadCount: 6,
         intermediateSize: 1024,
-        vocabularySize: max(6144, try Tokenizer(folder: tokenizer).vocabularySize)))
+        vocabularySize: max(8192, try Tokenizer(folder: tokenizer).vocabularySize)))
   }
 
   /// Seconds of one step of each kind, and what the stages did in the pipelined one.
