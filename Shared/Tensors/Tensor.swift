@@ -92,6 +92,22 @@ public struct Tensor: Sendable {
     }
   }
 
+  /// A float32 copy of a float32 or bfloat16 tensor, on the heap.
+  public func widened() -> Tensor {
+    let copy = Tensor(uninitialized: .float32, shape)
+    switch scalarType {
+    case .float32: copy.copyElements(from: self)
+    case .bfloat16:
+      withElements(of: UInt16.self) { halves in
+        copy.withElements(of: UInt32.self) { words in
+          for index in halves.indices { words[index] = UInt32(halves[index]) << 16 }
+        }
+      }
+    case .int64, .int32, .uint8: preconditionFailure("floats of a \(scalarType) tensor")
+    }
+    return copy
+  }
+
   /// The same elements in another shape of the same element count.
   public func reshaped(_ shape: [Int]) -> Tensor {
     precondition(Tensor.trustedCount(shape) == count, "\(self.shape) reshaped to \(shape)")

@@ -243,7 +243,7 @@ struct MemoryState: TrainingState {
     }
   }
 
-  func tensor(_ kind: TrainingStateKind, of parameter: String) throws -> Tensor? {
-    tensors[kind]?[parameter]
+  func tensor(_ kind: TrainingStateKind, of parameter: Weight) throws -> Tensor {
+    try #require(tensors[kind]?[parameter.name])
   }
 }

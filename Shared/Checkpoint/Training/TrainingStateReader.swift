@@ -55,13 +55,17 @@ public final class TrainingStateReader: Sendable {
     try float32(OptimizerNames.secondMoment(parameter))
   }
 
-  /// Checks, by headers alone, that there are moments of all these parameters in their shapes.
+  /// Checks, by headers alone, that there are moments of all these parameters in their shapes, and
+  /// masters of those that the model's files do not hold in float32.
   ///
   /// - Throws: ``CheckpointError/missingState(folder:parameter:state:)``, and errors of files and
   ///   shapes.
   public func require(_ parameters: [Weight]) throws {
     for parameter in parameters {
-      for name in OptimizerNames.all(of: parameter.name, withMaster: false) {
+      let isExact =
+        try model.contains(parameter.name)
+        && model.entry(parameter.name).scalarType == .float32
+      for name in OptimizerNames.all(of: parameter.name, withMaster: !isExact) {
         guard let optimizer, optimizer.contains(name) else {
           throw CheckpointError.missingState(
             folder: folder, parameter: parameter.name, state: name)

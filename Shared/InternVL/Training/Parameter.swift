@@ -1,3 +1,4 @@
+import Checkpoint
 import Kernels
 import Tensors
 
@@ -23,7 +24,8 @@ public final class Parameter: @unchecked Sendable {
   /// - Parameters:
   ///   - start: the elements, unless `state` has them: float32 or bfloat16.
   ///   - state: a checkpoint to go on from.
-  /// - Throws: what `state` throws; `TensorError` for a tensor in it of another shape or type.
+  /// - Throws: what `state` throws where it lacks any of the three; `TensorError` for a tensor in
+  ///   it of another shape or type.
   init(
     _ name: String, start: Tensor, storedType: ScalarType, decaysInHF: Bool,
     state: (any TrainingState)?
@@ -32,14 +34,14 @@ public final class Parameter: @unchecked Sendable {
     self.storedType = storedType
     self.decaysInHF = decaysInHF
     func restored(_ kind: TrainingStateKind) throws -> Tensor? {
-      guard let tensor = try state?.tensor(kind, of: name) else { return nil }
+      guard let tensor = try state?.tensor(kind, of: Weight(name, start.shape)) else { return nil }
       try tensor.require(shape: start.shape, "\(kind.rawValue) of \(name)")
       try tensor.require(.float32, what: "\(kind.rawValue) of \(name)")
       let copy = Tensor(uninitialized: .float32, start.shape)
       copy.copyElements(from: tensor)
       return copy
     }
-    value = try restored(.value) ?? Tensor(start.floats, start.shape)
+    value = try restored(.value) ?? start.widened()
     firstMoment = try restored(.firstMoment) ?? Tensor(zeros: .float32, start.shape)
     secondMoment = try restored(.secondMoment) ?? Tensor(zeros: .float32, start.shape)
     gradient = Tensor(zeros: .float32, start.shape)

@@ -11,8 +11,10 @@ public enum TrainingStateKind: String, Sendable, Hashable, CaseIterable {
 
 /// The optimizer's part of a checkpoint.
 public protocol TrainingState: Sendable {
-  /// A float32 tensor of the parameter's shape, which is copied; nil: the checkpoint has none.
-  func tensor(_ kind: TrainingStateKind, of parameter: String) throws -> Tensor?
+  /// A float32 tensor of the parameter's shape, which is copied.
+  ///
+  /// - Throws: where the checkpoint has none: going on without would be another run.
+  func tensor(_ kind: TrainingStateKind, of parameter: Weight) throws -> Tensor
 }
 
 /// Where a slice that trains takes its weights from.

@@ -156,7 +156,7 @@ final class TrainingWorker: @unchecked Sendable {
       guard let tensor else {
         throw RPCError(.notFound, "this stage has no \(request.what) of \(name)")
       }
-      return Attachment(Tensor(tensor.floats, tensor.shape), name: name)
+      return Attachment(tensor.widened(), name: name)
     }
   }
 }
