@@ -13,11 +13,13 @@ struct LowRankAdapter: Sendable {
   /// alpha / r
   let scale: Float
   let dropout: Float
+  let names: AdapterNames
   /// What the dropout of this adapter draws by.
   let place: UInt64
 
   func rows(_ rows: Range<Int>) -> LowRankAdapter {
-    LowRankAdapter(a: a, b: b.rows(rows), scale: scale, dropout: dropout, place: place)
+    LowRankAdapter(
+      a: a, b: b.rows(rows), scale: scale, dropout: dropout, names: names, place: place)
   }
 
   /// y [T, N] += (alpha / r) · B · A · dropout(x [T, K]).
@@ -51,23 +53,6 @@ struct LowRankAdapter: Sendable {
     try pass.device.linearInputGradient(dY: dLow, weight: a.value, adding: false, into: dInput)
     try pass.dropout(dInput, probability: dropout, place: place, into: dInput)
     try pass.device.add(dInput, to: dX)
-  }
-
-  /// weight [N, K] + (alpha / r) · B · A, in float32.
-  func merged(_ weight: Tensor) -> Tensor {
-    let (rank, width) = (a.value.shape[0], a.value.shape[1])
-    let (down, up) = (a.value.floats, b.value.floats)
-    var sum = weight.floats
-    for row in 0..<weight.shape[0] {
-      for index in 0..<rank {
-        let factor = scale * up[row * rank + index]
-        guard factor != 0 else { continue }
-        for column in 0..<width {
-          sum[row * width + column] += factor * down[index * width + column]
-        }
-      }
-    }
-    return Tensor(sum, weight.shape)
   }
 
   private func dropped(_ x: Tensor, _ pass: TrainingPass?) throws -> Tensor {

@@ -100,7 +100,7 @@ struct StageWeights {
     return LowRankAdapter(
       a: hold(a, isAdapter: true), b: hold(b, isAdapter: true),
       scale: Float(lora.alpha / Double(lora.rank)), dropout: Float(lora.dropout),
-      place: Draws.place(names.a))
+      names: names, place: Draws.place(names.a))
   }
 
   private mutating func hold(_ parameter: Parameter, isAdapter: Bool = false) -> ModelWeight {

@@ -116,7 +116,9 @@ import Training
     let adapted = try trainer.losses(1, microBatches: trainingCase.microBatches)
     // Trained in full, from the merged weights.
     let merged = Dictionary(
-      uniqueKeysWithValues: trainer.tensors.map { ($0.name, $0.merged()) })
+      uniqueKeysWithValues: trainer.tensors.map { held in
+        (held.name, held.merged().map { $0.elements(0..<held.tensor.count) } ?? held.tensor)
+      })
     let whole = try trainingCase.trainer()
     let before = try whole.losses(1, microBatches: trainingCase.microBatches)
     for parameter in whole.parameters {
@@ -128,6 +130,44 @@ import Training
       #expect(abs(a.sum - b.sum) < 1e-5 * b.sum)
       #expect(abs(a.sum - c.sum) > 1e-2)
     }
+  }
+
+  @Test(
+    "A merged weight has the same bits in pieces of any size",
+    arguments: [(1, 5), (3, 512), (4, 513), (6, 1030)], [ScalarType.float32, .bfloat16])
+  func mergedPieces(_ size: (rank: Int, width: Int), type: ScalarType) throws {
+    var random = SeededRandom(3)
+    let base = random.tensor([7, size.width])
+    let weight = Tensor(uninitialized: type, base.shape)
+    if type == .float32 {
+      weight.copyElements(from: base)
+    } else {
+      weight.withElements(of: UInt16.self) { halves in
+        for (index, value) in base.floats.enumerated() {
+          halves[index] = UInt16(value.bitPattern >> 16)
+        }
+      }
+    }
+    let merged = MergedWeight(
+      weight: weight, a: random.tensor([size.rank, size.width]), b: random.tensor([7, size.rank]),
+      scale: 0.75)
+    var expected = weight.floats
+    let (a, b) = (merged.a.floats, merged.b.floats)
+    for place in expected.indices {
+      let (row, column) = place.quotientAndRemainder(dividingBy: size.width)
+      for index in 0..<size.rank {
+        expected[place] +=
+          merged.scale * b[row * size.rank + index] * a[index * size.width + column]
+      }
+    }
+    for piece in [1, 2, size.width - 1, size.width, 1000, expected.count] {
+      let found = stride(from: 0, to: expected.count, by: piece).flatMap { start in
+        merged.elements(start..<min(start + piece, expected.count)).floats
+      }
+      #expect(found == expected)
+    }
+    #expect(merged.elements(3..<3).count == 0)
+    #expect(merged.shape == weight.shape)
   }
 
   @Test("What serves during training drops nothing")

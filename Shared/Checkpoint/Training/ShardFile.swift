@@ -1,11 +1,23 @@
 import Tensors
 
+/// What is written to a file piece by piece: a tensor, or one that is computed meanwhile.
+public protocol TensorSource: Sendable {
+  var shape: [Int] { get }
+
+  /// Some elements, in row-major order, of the type of the file, or float32 or bfloat16.
+  func elements(_ range: Range<Int>) -> Tensor
+}
+
+extension Tensor: TensorSource {
+  public func elements(_ range: Range<Int>) -> Tensor { reshaped([count]).rows(range) }
+}
+
 /// Writes one file of a checkpoint: tensors that a stage holds, in the types they are stored in.
 ///
 /// A file appears under its name when all of it is on disk. Nothing but a piece of a tensor is
 /// held beside what is given.
 public enum ShardFile {
-  public typealias Item = (name: String, tensor: Tensor, storedType: ScalarType)
+  public typealias Item = (name: String, tensor: any TensorSource, storedType: ScalarType)
   /// A parameter's state after some updates, all float32. `value` is there where the files of
   /// weights do not hold the parameter in float32.
   public typealias State = (
@@ -48,15 +60,16 @@ public enum ShardFile {
 
   /// Writes a tensor, or the part of one that begins at an element of it.
   static func write(
-    _ tensor: Tensor, as name: String, from element: Int = 0, _ type: ScalarType,
+    _ tensor: any TensorSource, as name: String, from element: Int = 0, _ type: ScalarType,
     to writer: SafetensorsWriter
   ) throws {
-    precondition(
-      tensor.scalarType == type || tensor.scalarType.isFloat && type.isFloat,
-      "\(name): \(tensor.scalarType) as \(type)")
-    let flat = tensor.reshaped([tensor.count])
-    for start in stride(from: 0, to: tensor.count, by: piece) {
-      let part = flat.rows(start..<min(start + piece, tensor.count)).converted(to: type)
+    let count = tensor.shape.reduce(1, *)
+    for start in stride(from: 0, to: count, by: piece) {
+      let elements = tensor.elements(start..<min(start + piece, count))
+      precondition(
+        elements.scalarType == type || elements.scalarType.isFloat && type.isFloat,
+        "\(name): \(elements.scalarType) as \(type)")
+      let part = elements.converted(to: type)
       try withExtendedLifetime(part.storage) {
         try writer.write(
           name, at: (element + start) * type.byteCount,

@@ -74,6 +74,15 @@ public struct HeldTensor: Sendable {
 
   public var hasAdapter: Bool { adapter != nil }
 
-  /// The tensor with its adapter's product added in float32; itself where there is none.
-  public func merged() -> Tensor { adapter?.merged(tensor) ?? tensor }
+  /// The tensor with its adapter's product added; nil where there is none. Nothing is computed
+  /// before it is read.
+  ///
+  /// - Parameter value: Gives for the name and the elements of a matrix of the adapter those to
+  ///   read: a copy, where updates go on meanwhile.
+  public func merged(_ value: (String, Tensor) -> Tensor = { $1 }) -> MergedWeight? {
+    guard let adapter else { return nil }
+    return MergedWeight(
+      weight: tensor, a: value(adapter.names.a, adapter.a.value),
+      b: value(adapter.names.b, adapter.b.value), scale: adapter.scale)
+  }
 }

@@ -182,9 +182,11 @@ private struct Snapshot: @unchecked Sendable {
       )
     }
     for held in trainer.tensors {
-      let tensor =
-        work.mergesLoRA && held.hasAdapter ? held.merged() : values[held.name] ?? held.tensor
-      model[held.name] = (held.name, tensor, work.scalarType ?? held.storedType)
+      let merged = work.mergesLoRA ? held.merged { values[$0] ?? $1.copy() } : nil
+      model[held.name] = (
+        held.name, merged ?? (values[held.name] ?? held.tensor) as any TensorSource,
+        work.scalarType ?? held.storedType
+      )
     }
   }
 

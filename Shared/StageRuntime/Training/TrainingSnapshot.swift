@@ -7,14 +7,16 @@ import Transport
 
 /// A stage's share of a checkpoint, as it was at one moment.
 ///
-/// Frozen tensors are the mapped ones; of what is trained it has copies: at most value and two
-/// moments of every parameter.
+/// Frozen tensors are the mapped ones; of what is trained it has copies: value and two moments of
+/// every parameter. Adapters are added to their products while these are written.
 struct TrainingSnapshot: Sendable {
   private struct File: Sendable {
     let path: String
     let items: [ShardFile.Item]
   }
 
+  /// Held beside the stage's own until all is written.
+  private(set) var copiedBytes = 0
   private var files: [File] = []
   private var optimizer: (path: String, states: [ShardFile.State])?
 
@@ -34,6 +36,17 @@ struct TrainingSnapshot: Sendable {
     let held = Dictionary(stage.tensors.map { ($0.name, $0) }) { first, _ in first }
     let trained = Dictionary(parameters.map { ($0.name, $0) }) { first, _ in first }
     var copies: [String: Tensor] = [:]
+    var copiedBytes = 0
+    func fresh(_ tensor: Tensor) -> Tensor {
+      copiedBytes += tensor.byteCount
+      return tensor.onHeap()
+    }
+    func copy(_ name: String, _ value: Tensor) -> Tensor {
+      if let copy = copies[name] { return copy }
+      let copy = fresh(value)
+      copies[name] = copy
+      return copy
+    }
     var exact: Set<String> = []
     for file in request.model {
       let items: [ShardFile.Item] = try file.names.map { name in
@@ -42,12 +55,11 @@ struct TrainingSnapshot: Sendable {
         }
         let type = request.scalarType ?? tensor.storedType
         if let parameter = trained[name] {
-          let copy = parameter.value.onHeap()
-          copies[name] = copy
           if type == .float32 { exact.insert(name) }
-          return (name, copy, type)
+          return (name, copy(name, parameter.value), type)
         }
-        return (name, request.mergeLoRA ? tensor.merged() : tensor.tensor, type)
+        let merged = request.mergeLoRA ? tensor.merged(copy) : nil
+        return (name, merged ?? tensor.tensor as any TensorSource, type)
       }
       files.append(File(path: try TrainingSnapshot.path(file.path, request), items: items))
     }
@@ -55,12 +67,13 @@ struct TrainingSnapshot: Sendable {
       let states: [ShardFile.State] = parameters.map { parameter in
         let name = parameter.name
         return (
-          name, exact.contains(name) ? nil : copies[name] ?? parameter.value.onHeap(),
-          parameter.firstMoment.onHeap(), parameter.secondMoment.onHeap()
+          name, exact.contains(name) ? nil : copy(name, parameter.value),
+          fresh(parameter.firstMoment), fresh(parameter.secondMoment)
         )
       }
       optimizer = (try TrainingSnapshot.path(path, request), states)
     }
+    self.copiedBytes = copiedBytes
   }
 
   private static func path(_ path: String, _ request: SaveRequest) throws -> String {
@@ -79,7 +92,7 @@ struct TrainingSnapshot: Sendable {
   ///
   /// - Returns: bytes written.
   /// - Throws: `CheckpointError`; `CancellationError` between files.
-  func write(_ flag: CancellationFlag) throws -> Int {
+  func write(_ flag: CancellationFlag = CancellationFlag()) throws -> Int {
     var bytes = 0
     for file in files {
       if flag.isCancelled { throw CancellationError() }
