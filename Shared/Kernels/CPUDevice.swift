@@ -7,6 +7,7 @@ public final class CPUDevice: Device, @unchecked Sendable {
   let pool: ThreadPool
   /// Immutable and static, which is why the class may cross threads.
   let kernels: ck_kernels
+  let workspace = Workspace()
 
   /// - Parameters:
   ///   - threads: threads that compute, the caller among them; at least 1.

@@ -14,19 +14,23 @@ enum CausalAttention {
       q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads, sequences: sequences)
     try y.requireRows(like: q, "attention's output")
 
-    try device.clear(y)
+    if sequences.reduce(0, { $0 + $1.count }) < q.shape[0] { try device.clear(y) }
+    let counts = sequences.map { ($0.count + blockPositions - 1) / blockPositions }
     let blockShape = [keyValueHeads, blockPositions, layout.size]
-    let spans = sequences.filter { !$0.isEmpty }.map { rows in
-      let count = (rows.count + blockPositions - 1) / blockPositions
-      func blocks() -> [Tensor] {
-        let all = Tensor(uninitialized: .float32, [count] + blockShape)
-        return (0..<count).map { all[$0] }
+    let blockCount = 2 * counts.reduce(0, +)
+    try device.workspace.withFloats(blockShape.reduce(blockCount, *)) { room in
+      var blocks = room.reshaped([blockCount] + blockShape)
+      func take(_ count: Int) -> [Tensor] {
+        defer { blocks = blocks.rows(count..<blocks.shape[0]) }
+        return (0..<count).map { blocks[$0] }
       }
-      return AttentionSpan(rows: rows, position: 0, keys: blocks(), values: blocks())
+      let spans = zip(sequences, counts).filter { $1 > 0 }.map { rows, count in
+        AttentionSpan(rows: rows, position: 0, keys: take(count), values: take(count))
+      }
+      try device.appendToCache(k: k, v: v, keyValueHeads: keyValueHeads, spans: spans)
+      try device.cachedAttention(
+        q: q, heads: heads, keyValueHeads: keyValueHeads, spans: spans, into: y)
     }
-    try device.appendToCache(k: k, v: v, keyValueHeads: keyValueHeads, spans: spans)
-    try device.cachedAttention(
-      q: q, heads: heads, keyValueHeads: keyValueHeads, spans: spans, into: y)
   }
 
   /// As ``BidirectionalAttention``'s; the heads of a group add up in the gradients of the keys and

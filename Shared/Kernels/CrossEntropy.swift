@@ -33,43 +33,64 @@ enum CrossEntropy {
 
     if let dHidden { try device.clear(dHidden) }
     let labelled = (0..<rows).filter { labels[$0] != ignored }
-    let chunkRows = max(1, min(labelled.count, chunkElements / max(vocabulary, 1)))
-    let allLogits = Tensor(
-      uninitialized: .float32, [labelled.isEmpty ? 0 : chunkRows, vocabulary])
-    var losses = [Double](repeating: 0, count: labelled.count)
-    for start in stride(from: 0, to: labelled.count, by: chunkRows) {
-      let taken = labelled[start..<min(start + chunkRows, labelled.count)]
-      let inputs = Tensor(uninitialized: .float32, [taken.count, width])
-      for (place, row) in taken.enumerated() {
-        inputs[place].copyElements(from: hidden[row])
-      }
-      let logits = allLogits.rows(0..<taken.count)
-      try device.linear(inputs, weight: weight, bias: nil, grouping: .independent, into: logits)
-
-      let base = logits.floatBase
-      losses.withUnsafeMutableBufferPointer { losses in
-        nonisolated(unsafe) let losses = losses
-        device.parallel(rows: taken.count, cost: vocabulary) { place in
-          let label = Int(labels[taken[taken.startIndex + place]])
-          losses[start + place] = row(
-            base + place * vocabulary, count: vocabulary, label: label, scale: scale,
-            kernels: device.kernels)
-        }
-      }
-
-      if let dHidden {
-        let gradients = Tensor(uninitialized: .float32, [taken.count, width])
-        try device.linearInputGradient(
-          dY: logits, weight: weight, adding: false, into: gradients)
-        for (place, row) in taken.enumerated() {
-          dHidden[row].copyElements(from: gradients[place])
-        }
-      }
-      if let dWeight {
-        try device.linearWeightGradient(x: inputs, dY: logits, weight: dWeight, bias: nil)
+    let chunkRows = min(labelled.count, max(1, chunkElements / max(vocabulary, 1)))
+    guard chunkRows > 0 else { return (0, 0) }
+    var losses: [Double] = []
+    try device.workspace.withFloats(chunkRows * (vocabulary + 2 * width)) { room in
+      for start in stride(from: 0, to: labelled.count, by: chunkRows) {
+        let taken = labelled[start..<min(start + chunkRows, labelled.count)]
+        losses += try chunk(
+          taken, of: hidden, weight: weight, labels: labels, scale: scale, dHidden: dHidden,
+          dWeight: dWeight, room: room, on: device)
       }
     }
     return (losses.reduce(0, +), labelled.count)
+  }
+
+  /// Some labelled rows.
+  ///
+  /// - Parameter room: At least V + 2 · D floats a row.
+  /// - Returns: their losses.
+  private static func chunk(
+    _ taken: ArraySlice<Int>, of hidden: Tensor, weight: Tensor, labels: [Int32], scale: Float,
+    dHidden: Tensor?, dWeight: Tensor?, room: Tensor, on device: CPUDevice
+  ) throws -> [Double] {
+    let (vocabulary, width) = (weight.shape[0], weight.shape[1])
+    var room = room
+    func take(_ width: Int) -> Tensor {
+      let count = taken.count * width
+      defer { room = room.rows(count..<room.count) }
+      return room.rows(0..<count).reshaped([taken.count, width])
+    }
+    let (inputs, gradients, logits) = (take(width), take(width), take(vocabulary))
+    for (place, row) in taken.enumerated() {
+      inputs[place].copyElements(from: hidden[row])
+    }
+    try device.linear(inputs, weight: weight, bias: nil, grouping: .independent, into: logits)
+
+    let base = logits.floatBase
+    var losses = [Double](repeating: 0, count: taken.count)
+    losses.withUnsafeMutableBufferPointer { losses in
+      nonisolated(unsafe) let losses = losses
+      device.parallel(rows: taken.count, cost: vocabulary) { place in
+        let label = Int(labels[taken[taken.startIndex + place]])
+        losses[place] = row(
+          base + place * vocabulary, count: vocabulary, label: label, scale: scale,
+          kernels: device.kernels)
+      }
+    }
+
+    if let dHidden {
+      try device.linearInputGradient(
+        dY: logits, weight: weight, adding: false, into: gradients)
+      for (place, row) in taken.enumerated() {
+        dHidden[row].copyElements(from: gradients[place])
+      }
+    }
+    if let dWeight {
+      try device.linearWeightGradient(x: inputs, dY: logits, weight: dWeight, bias: nil)
+    }
+    return losses
   }
 
   /// The label of a row that counts nothing.
