@@ -86,12 +86,13 @@ extension TrainingRun {
       let limit = isVolatile ? 1 : configuration.saveTotalLimit
       let thread = DedicatedThread(name: "checkpoint")
       let events = events
+      let adapters = isVolatile ? [] : options.adapterFolders(baseModel: configuration.model)
       let task = Task {
         do {
           let bytes = try await writing.value
           let folder = try await thread.run { _ in
             let folder = try writer.commit(
-              state: state, saveType: scalarType, digests: !isVolatile)
+              state: state, saveType: scalarType, adapters: adapters, digests: !isVolatile)
             CheckpointFolder.prune(output, keeping: limit)
             return folder
           }
