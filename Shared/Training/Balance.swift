@@ -58,27 +58,6 @@ public enum Balance {
     return (found, ranges.reversed())
   }
 
-  /// The cost of each layer, from what a split's stages were measured to take: a stage's layers
-  /// share its time as `weights` say (``ModelArithmetic``'s operations, for one), or evenly.
-  ///
-  /// - Throws: ``TrainingError/costsDoNotFit(found:expected:)``.
-  public static func layerCosts(
-    measured: [Double], ranges: [Range<Int>], weights: [Double]? = nil
-  ) throws -> [Double] {
-    guard measured.count == ranges.count else {
-      throw TrainingError.costsDoNotFit(found: measured.count, expected: ranges.count)
-    }
-    let count = ranges.last?.upperBound ?? 0
-    let weights = weights ?? Array(repeating: 1, count: count)
-    guard weights.count == count else {
-      throw TrainingError.costsDoNotFit(found: weights.count, expected: count)
-    }
-    return zip(measured, ranges).flatMap { cost, range in
-      let sum = weights[range].reduce(0, +)
-      return weights[range].map { sum > 0 ? cost * $0 / sum : cost / Double(range.count) }
-    }
-  }
-
   /// Stages of the chain vision … projector … language.
   public struct Assignment: Sendable, Equatable {
     public var vision: [Range<Int>]

@@ -75,14 +75,6 @@ public struct StepPlan: Sendable, Equatable {
     labelledRows = rows
   }
 
-  /// Samples of a step, in order, `size` to a micro-batch.
-  public static func cut<Element>(_ samples: [Element], microBatchSize size: Int) -> [[Element]] {
-    let size = max(1, size)
-    return stride(from: 0, to: samples.count, by: size).map {
-      Array(samples[$0..<min($0 + size, samples.count)])
-    }
-  }
-
   public var tokens: Int { microBatches.reduce(0) { $0 + $1.rows } }
   public var tiles: Int { microBatches.reduce(0) { $0 + $1.tiles } }
   public var samples: Int { microBatches.reduce(0) { $0 + $1.samples.count } }

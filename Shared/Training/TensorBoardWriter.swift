@@ -57,14 +57,6 @@ public final class TensorBoardWriter {
     try write(log.scalars, step: log.step, now: now)
   }
 
-  /// Adds a text (Markdown) for the page of texts, as Hugging Face adds `args` and
-  /// `model_config`.
-  public func write(
-    text: String, tag: String, step: Int = 0, now: Double = TensorBoardWriter.clock()
-  ) throws {
-    try write(Event.record(Event.text(text, tag: tag, step: step, time: now)))
-  }
-
   /// Seconds since 1970.
   public static func clock() -> Double {
     var time = timespec()
@@ -142,29 +134,6 @@ extension TensorBoardWriter {
         entry.float(2, Float(value))
         summary.message(1, entry)
       }
-      return event(summary, step: step, time: time)
-    }
-
-    /// A tensor of one string for the plugin "text".
-    static func text(_ text: String, tag: String, step: Int, time: Double) -> [UInt8] {
-      var plugin = ProtobufBytes()
-      plugin.text(1, "text")
-      var metadata = ProtobufBytes()
-      metadata.message(1, plugin)
-      var dimension = ProtobufBytes()
-      dimension.integer(1, 1)
-      var shape = ProtobufBytes()
-      shape.message(2, dimension)
-      var tensor = ProtobufBytes()
-      tensor.integer(1, 7)
-      tensor.message(2, shape)
-      tensor.text(8, text)
-      var entry = ProtobufBytes()
-      entry.text(1, tag + "/text_summary")
-      entry.message(8, tensor)
-      entry.message(9, metadata)
-      var summary = ProtobufBytes()
-      summary.message(1, entry)
       return event(summary, step: step, time: time)
     }
 

@@ -23,7 +23,9 @@ public struct Trace: Sendable, Equatable {
   public private(set) var spans: [Span] = []
   /// Spans kept at most: a long run must not fill the memory.
   public let limit: Int
-  /// Spans that came after the limit.
+  /// The step whose spans did not fit any more. Neither it nor what came after it is in the trace.
+  public private(set) var firstMissingStep: Int?
+  /// Spans that are missing.
   public private(set) var dropped = 0
 
   /// Microseconds are kept within this, so that sums of them cannot overflow.
@@ -41,7 +43,15 @@ public struct Trace: Sendable, Equatable {
       span.action.chunk >= 0, (0...Trace.timeLimit).contains(span.start),
       (0...Trace.timeLimit).contains(span.duration)
     else { return }
-    if spans.count < limit { spans.append(span) } else { dropped += 1 }
+    if spans.count < limit, firstMissingStep == nil { return spans.append(span) }
+    if firstMissingStep == nil {
+      // Half a step would look like one that idled.
+      let whole = spans.filter { $0.step != span.step }
+      dropped += spans.count - whole.count
+      spans = whole
+      firstMissingStep = span.step
+    }
+    dropped += 1
   }
 
   /// The steps that have spans, ascending.
@@ -104,39 +114,6 @@ extension Trace {
             duration: Int64((span.end * scale).rounded()) - start))
       }
     }
-  }
-}
-
-extension StageCosts {
-  /// Costs of the virtual stages as a trace measured them: means, in microseconds, over the
-  /// micro-batches that did not skip the stage. A backward that was not split counts half for the
-  /// input and half for the weights. A stage without spans costs nothing.
-  ///
-  /// - Parameter placement: process of each virtual stage, as the traced ``Schedule`` had it.
-  public init(measured trace: Trace, placement: [Int], skips: [Set<Int>] = []) {
-    struct Mean {
-      var sum = 0.0
-      var count = 0.0
-      var value: Double { count > 0 ? sum / count : 0 }
-    }
-    var stageOf: [Int: [Int]] = [:]
-    for (stage, process) in placement.enumerated() { stageOf[process, default: []].append(stage) }
-    var means = Array(repeating: [Action.Kind: Mean](), count: placement.count)
-    for span in trace.spans {
-      guard let stages = stageOf[span.process], span.action.chunk < stages.count else { continue }
-      let stage = stages[span.action.chunk]
-      if stage < skips.count, skips[stage].contains(span.action.microBatch) { continue }
-      means[stage][span.action.kind, default: Mean()].sum += Double(span.duration)
-      means[stage][span.action.kind, default: Mean()].count += 1
-    }
-    self.init(
-      means.map { mean in
-        let half = (mean[.backward]?.value ?? 0) / 2
-        return Stage(
-          forward: mean[.forward]?.value ?? 0,
-          backwardInput: half + (mean[.backwardInput]?.value ?? 0),
-          backwardWeight: half + (mean[.backwardWeight]?.value ?? 0))
-      })
   }
 }
 

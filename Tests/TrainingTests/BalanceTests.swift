@@ -87,55 +87,6 @@ import Testing
   }
 }
 
-@Suite struct MeasuredCostsTests {
-  @Test("a trace's costs are those it was made of", arguments: ScheduleKind.allCases)
-  func measured(_ kind: ScheduleKind) throws {
-    let placement = [0, 1, 2, 1, 2]
-    let sizes = [3.0, 1, 2, 4, 5]
-    let costs = StageCosts(
-      sizes.map { .init(forward: $0, backwardInput: 2 * $0, backwardWeight: 2 * $0) })
-    let skips = Schedule.skips([0], firstStages: 1, of: 5)
-    let schedule = try Schedule(
-      kind: kind, placement: placement, microBatches: 3, skips: skips, costs: costs)
-    let trace = Trace(
-      try Simulation(schedule, costs: costs), processes: ["a", "b", "c"], scale: 1)
-    #expect(StageCosts(measured: trace, placement: placement, skips: skips) == costs)
-    #expect(costs.stages[0].total == 15)
-  }
-
-  @Test("no-ops of skipped micro-batches do not count, nor spans of no stage")
-  func skipped() {
-    var trace = Trace(processes: ["a"])
-    for (index, duration) in [(0, Int64(1)), (1, 9)] {
-      trace.add(
-        Trace.Span(
-          process: 0, step: 0, action: Action(.forward, microBatch: index), start: 0,
-          duration: duration))
-    }
-    trace.add(
-      Trace.Span(
-        process: 0, step: 0, action: Action(.forward, microBatch: 0, chunk: 1), start: 0,
-        duration: 5))
-    let costs = StageCosts(measured: trace, placement: [0], skips: [[0]])
-    #expect(costs.stages == [.init(forward: 9, backwardInput: 0, backwardWeight: 0)])
-  }
-
-  @Test("a stage's time is shared among its layers, evenly or by weight")
-  func layers() throws {
-    #expect(
-      try Balance.layerCosts(measured: [6, 4], ranges: [0..<2, 2..<3]) == [3, 3, 4])
-    #expect(
-      try Balance.layerCosts(measured: [6, 4], ranges: [0..<2, 2..<3], weights: [2, 1, 0])
-        == [4, 2, 4])
-    #expect(throws: TrainingError.costsDoNotFit(found: 1, expected: 2)) {
-      try Balance.layerCosts(measured: [6], ranges: [0..<2, 2..<3])
-    }
-    #expect(throws: TrainingError.costsDoNotFit(found: 2, expected: 3)) {
-      try Balance.layerCosts(measured: [6, 4], ranges: [0..<2, 2..<3], weights: [1, 1])
-    }
-  }
-}
-
 @Suite struct ModelArithmeticTests {
   private let model = ModelArithmetic(ModelArithmetic.Shape())
 

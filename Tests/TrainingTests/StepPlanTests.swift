@@ -80,11 +80,4 @@ import Testing
       try StepPlan([[Sample(key: 1, ids: [1, 2], labels: [1], tiles: 0)]], weighting: .tokens)
     }
   }
-
-  @Test("samples are cut in order, the last micro-batch perhaps smaller")
-  func cut() {
-    #expect(StepPlan.cut([1, 2, 3, 4, 5], microBatchSize: 2) == [[1, 2], [3, 4], [5]])
-    #expect(StepPlan.cut([Int](), microBatchSize: 2) == [])
-    #expect(StepPlan.cut([1, 2], microBatchSize: 0) == [[1], [2]])
-  }
 }

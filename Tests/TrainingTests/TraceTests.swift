@@ -64,7 +64,17 @@ import Testing
     #expect(trace.spans.isEmpty && trace.dropped == 0)
     trace.add(span(0, 0, 1))
     trace.add(span(0, 1, 1))
-    #expect(trace.spans.count == 1 && trace.dropped == 1)
+    #expect(trace.spans.isEmpty && trace.dropped == 2 && trace.firstMissingStep == 0)
+  }
+
+  @Test("a trace that is full ends with a whole step, and says where")
+  func full() {
+    var trace = Trace(processes: ["a"], limit: 3)
+    for step in 1...4 {
+      for start in 0..<2 { trace.add(span(0, Int64(10 * step + start), 1, step: step)) }
+    }
+    #expect(trace.spans.map(\.step) == [1, 1])
+    #expect(trace.firstMissingStep == 2 && trace.dropped == 6)
   }
 
   @Test("a simulation's trace has the simulation's bubble", arguments: ScheduleKind.allCases)
