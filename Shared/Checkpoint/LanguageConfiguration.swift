@@ -29,6 +29,17 @@ public struct LanguageConfiguration: Sendable, Equatable {
   public var eosTokens: [Int]
   public var padToken: Int?
 
+  /// Positions that the model can tell apart: linear scaling multiplies those it was trained at,
+  /// dynamic scaling has no end.
+  public var contextLength: Int {
+    switch ropeScaling {
+    case .linear(let factor): Int(Double(maxPositions) * Double(max(factor, 1)))
+    // The base grows with every position.
+    case .dynamic: .max
+    case .llama3, nil: maxPositions
+    }
+  }
+
   public init(
     hiddenSize: Int, layerCount: Int, headCount: Int, keyValueHeadCount: Int,
     intermediateSize: Int, vocabularySize: Int, ropeTheta: Float = 5_000_000,

@@ -77,7 +77,7 @@ public struct LanguageStage: Sendable {
     self.layerCount = language.layerCount
     self.width = shape.width
     self.vocabulary = language.vocabularySize
-    self.contextLength = LanguageStage.contextLength(language)
+    self.contextLength = language.contextLength
     self.device = device
     self.shape = shape
     rotary = RotaryEmbedding(language)
@@ -198,15 +198,6 @@ public struct LanguageStage: Sendable {
       try norm.forward(hidden.rows(part), into: views, on: device)
       try device.linear(
         views, weight: head.value, bias: nil, grouping: .independent, into: logits.rows(part))
-    }
-  }
-
-  private static func contextLength(_ language: LanguageConfiguration) -> Int {
-    switch language.ropeScaling {
-    case .linear(let factor): Int(Double(language.maxPositions) * Double(max(factor, 1)))
-    // The base grows with every position, without an end.
-    case .dynamic: .max
-    case .llama3, nil: language.maxPositions
     }
   }
 
