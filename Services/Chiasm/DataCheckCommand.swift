@@ -1,5 +1,6 @@
 import ArgumentParser
 import Synchronization
+import Training
 import TrainingData
 
 /// `chiasm data check`: looks at every sample of a meta file.
@@ -18,6 +19,17 @@ struct DataCheckCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Samples of a step, for the estimate.", valueName: "n"))
   var globalBatchSize = 512
 
+  @Option(
+    name: [.long, .customLong("per-device-train-batch-size")],
+    help: ArgumentHelp("Samples of a micro-batch, for the estimate.", valueName: "n"))
+  var microBatchSize = 1
+
+  @Flag(help: "Estimate with micro-batches of several samples up to the longest length.")
+  var pack = false
+
+  @Flag(help: "Estimate with every sample padded to the longest length.")
+  var padToMax = false
+
   @Option(help: "Seed of the order, for the estimate.")
   var seed: UInt64 = 42
 
@@ -30,9 +42,26 @@ struct DataCheckCommand: AsyncParsableCommand {
   @Flag(help: "Write the report as JSON.")
   var json = false
 
+  /// How training would take the data.
+  private var training: TrainingConfiguration {
+    var training = TrainingConfiguration()
+    training.globalBatchSize = globalBatchSize
+    training.microBatchSize = microBatchSize
+    training.maxSequenceLength = data.maxSeqLength
+    training.pack = pack
+    training.padToMax = padToMax
+    training.seed = seed
+    return training
+  }
+
   func validate() throws {
-    guard globalBatchSize > 0, workers ?? 1 > 0 else {
-      throw ValidationError("--global-batch-size and --workers must be at least 1")
+    guard workers ?? 1 > 0 else { throw ValidationError("--workers must be at least 1") }
+    let problems = training.problems().filter {
+      // Of a run: nobody asks for one here.
+      if case .missingSetting = $0 { false } else { true }
+    }
+    guard problems.isEmpty else {
+      throw ValidationError(problems.map { "\($0)" }.joined(separator: "\n"))
     }
   }
 
@@ -51,7 +80,7 @@ struct DataCheckCommand: AsyncParsableCommand {
       }
     }
     if Terminal.errorsAreShown { Terminal.saySoFar("") }
-    let estimate = report.steps(globalBatchSize: globalBatchSize, seed: seed)
+    let estimate = report.steps(training)
     if json {
       Terminal.write(report.json(estimate))
     } else {

@@ -17,11 +17,11 @@ enum DataTable {
             Int(figures.meanTokens.rounded()), figures.medianTokens, figures.percentile95Tokens,
             figures.maxTokens, figures.learntTokens, flawed,
           ]
-          return [figures.name] + numbers.map { "\($0)" }
+          return [Clip.text(figures.name)] + numbers.map { "\($0)" }
         })
     for figures in report.datasets where !figures.flaws.isEmpty {
       let kinds = figures.flaws.map { "\($0.count) \($0.kind.rawValue)" }
-      text += "\n\(figures.name): \(kinds.joined(separator: ", "))\n"
+      text += "\n\(Clip.text(figures.name)): \(kinds.joined(separator: ", "))\n"
     }
     if !report.flaws.isEmpty {
       text += "\n" + report.flaws.map { "\($0)\n" }.joined()
@@ -44,9 +44,14 @@ enum DataTable {
     let mean = Int(estimate.meanTokens.rounded())
     let image = Int(estimate.meanImageTokens.rounded())
     let learnt = Int(estimate.meanLearntTokens.rounded())
-    return "\(estimate.stepsPerEpoch) steps of \(estimate.globalBatchSize) samples an epoch, "
-      + "\(mean) tokens a step (full ones \(estimate.minTokens) to \(estimate.maxTokens)), "
-      + "\(image) of them image tokens, \(learnt) learnt\n"
+    let batches = Rate(estimate.meanMicroBatches)
+    let left =
+      estimate.leftOut > 0
+      ? "\(estimate.leftOut) samples of an epoch make no whole step and are left out of it, others "
+        + "in every epoch\n" : ""
+    return "\(estimate.stepsPerEpoch) steps of \(estimate.globalBatchSize) samples an epoch in "
+      + "\(batches) micro-batches each, \(mean) tokens a step (full ones \(estimate.minTokens) to \(estimate.maxTokens)), "
+      + "\(image) of them image tokens, \(learnt) learnt\n\(left)"
   }
 
   /// Columns set apart by two spaces, the first to the left, numbers to the right.

@@ -66,10 +66,15 @@ public struct LearningRate: Sendable, Equatable {
 /// How many steps a run makes, as the Trainer of transformers 4.37.2 counts.
 ///
 /// Micro-batches of an epoch: ⌈samples / micro-batch⌉, the last one perhaps smaller. Steps of an
-/// epoch: as many whole global batches as these make, but 1 at least. What is left over makes no
-/// step. Steps in all: ⌈epochs · steps of an epoch⌉, or `maxSteps`.
+/// epoch: as many whole global batches as these make, but 1 at least. Steps in all:
+/// ⌈epochs · steps of an epoch⌉, or `maxSteps`.
+///
+/// What is left over makes no step. Hugging Face's Trainer carries the gradients of the left-over
+/// micro-batches into the first step of the next epoch; here the samples are left out, and the
+/// next epoch deals all samples anew.
 public struct TrainingLength: Sendable, Equatable {
   public let samples: Int
+  public let globalBatchSize: Int
   public let microBatchesPerStep: Int
   public let stepsPerEpoch: Int
   public let totalSteps: Int
@@ -79,6 +84,7 @@ public struct TrainingLength: Sendable, Equatable {
     maxSteps: Int? = nil
   ) {
     self.samples = samples
+    self.globalBatchSize = max(1, globalBatchSize)
     let micro = max(1, microBatchSize)
     microBatchesPerStep = max(1, globalBatchSize / micro)
     let microBatches = samples / micro + (samples % micro > 0 ? 1 : 0)
@@ -89,6 +95,12 @@ public struct TrainingLength: Sendable, Equatable {
       let steps = (epochs * Double(stepsPerEpoch)).rounded(.up)
       totalSteps = Int(exactly: steps) ?? Int.max
     }
+  }
+
+  /// Samples of each epoch that no step trains on.
+  public var leftOut: Int {
+    let (trained, isMore) = stepsPerEpoch.multipliedReportingOverflow(by: globalBatchSize)
+    return isMore ? 0 : max(0, samples - trained)
   }
 
   public init(samples: Int, _ configuration: TrainingConfiguration) {

@@ -1,3 +1,5 @@
+import Training
+
 /// Makes micro-batches of a step's samples.
 public struct BatchComposer: Sendable, Equatable {
   public enum Composition: Sendable, Equatable {
@@ -20,6 +22,19 @@ public struct BatchComposer: Sendable, Equatable {
       precondition(size > 0, "micro-batches of \(size)")
     }
     self.composition = composition
+  }
+
+  /// As a run's settings want it.
+  ///
+  /// - Parameter maxTokens: of a sample, and so of a pack.
+  public init(_ configuration: TrainingConfiguration, maxTokens: Int) {
+    if configuration.pack {
+      self.init(.packed(maxTokens: maxTokens))
+    } else if configuration.groupByLength {
+      self.init(.groupedByLength(configuration.microBatchSize))
+    } else {
+      self.init(.samples(configuration.microBatchSize))
+    }
   }
 
   /// - Parameters:

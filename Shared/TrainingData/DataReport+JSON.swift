@@ -50,6 +50,8 @@ extension DataReport {
     .object([
       ("global_batch_size", .integer(estimate.globalBatchSize)),
       ("steps_per_epoch", .integer(estimate.stepsPerEpoch)),
+      ("samples_left_out_per_epoch", .integer(estimate.leftOut)),
+      ("micro_batches_per_step_mean", .number(estimate.meanMicroBatches)),
       ("tokens_per_epoch", .integer(estimate.tokens)),
       ("tokens_per_step_mean", .number(estimate.meanTokens)),
       ("tokens_per_step_min", .integer(estimate.minTokens)),

@@ -1,3 +1,5 @@
+import Training
+
 /// What a ``DataCheck`` found.
 public struct DataReport: Sendable {
   public let source: SampleSource
@@ -19,10 +21,10 @@ public struct DataReport: Sendable {
   public var notes: [String] {
     source.datasets.flatMap { dataset -> [String] in
       var notes: [String] = []
-      let name = dataset.meta.name
+      let name = Clip.text(dataset.meta.name)
       if let length = dataset.meta.length, length != dataset.lines.count {
         notes.append(
-          "\(name): length is \(length), but \(dataset.lines.path) has "
+          "\(name): length is \(length), but \(Clip.path(dataset.lines.path)) has "
             + "\(dataset.lines.count) lines")
       }
       if dataset.meta.dataAugment {
@@ -129,7 +131,11 @@ public struct DataReport: Sendable {
   public struct StepEstimate: Sendable, Equatable {
     public var globalBatchSize: Int
     public var stepsPerEpoch: Int
-    /// Of the whole epoch.
+    /// Samples that no step of the epoch trains on.
+    public var leftOut: Int
+    /// Of all steps of the epoch.
+    public var microBatches: Int
+    /// Those that fill samples up included.
     public var tokens: Int
     public var imageTokens: Int
     public var learntTokens: Int
@@ -137,30 +143,39 @@ public struct DataReport: Sendable {
     public var minTokens: Int
     public var maxTokens: Int
 
+    public var meanMicroBatches: Double { Double(microBatches) / Double(stepsPerEpoch) }
     public var meanTokens: Double { Double(tokens) / Double(stepsPerEpoch) }
     public var meanImageTokens: Double { Double(imageTokens) / Double(stepsPerEpoch) }
     public var meanLearntTokens: Double { Double(learntTokens) / Double(stepsPerEpoch) }
   }
 
   /// Counts the tokens of each step of the first epoch, as training would take them.
-  public func steps(globalBatchSize: Int, seed: UInt64) -> StepEstimate? {
+  ///
+  /// - Parameter configuration: its batch sizes, seed, packing and padding count.
+  /// - Returns: nil when there is no sample to train on.
+  public func steps(_ configuration: TrainingConfiguration) -> StepEstimate? {
     guard let set = try? trainingSet(skippingBad: true) else { return nil }
-    let order = EpochOrder(count: set.count, globalBatchSize: globalBatchSize, seed: seed)
+    let length = TrainingLength(samples: set.count, configuration)
+    let order = EpochOrder(length, seed: configuration.seed)
+    let limit = source.encoder.maxSequenceLength
+    let composer = BatchComposer(configuration, maxTokens: limit)
     let permutation = order.permutation(epoch: 0)
     var estimate = StepEstimate(
-      globalBatchSize: globalBatchSize, stepsPerEpoch: order.stepsPerEpoch, tokens: 0,
-      imageTokens: 0, learntTokens: 0, minTokens: .max, maxTokens: 0)
-    for step in 0..<order.stepsPerEpoch {
+      globalBatchSize: length.globalBatchSize, stepsPerEpoch: length.stepsPerEpoch,
+      leftOut: length.leftOut, microBatches: 0, tokens: 0, imageTokens: 0, learntTokens: 0,
+      minTokens: .max, maxTokens: 0)
+    for step in 0..<length.stepsPerEpoch {
       let samples = order.samples(permutation, step: step)
       var tokens = 0
       for sample in samples {
         let figures = figures[source.line(ofSample: set.indices[sample])]
-        tokens += Int(figures.tokens)
+        tokens += configuration.padToMax ? limit : Int(figures.tokens)
         estimate.imageTokens += Int(figures.imageTokens)
         estimate.learntTokens += Int(figures.learntTokens)
       }
       estimate.tokens += tokens
-      if samples.count == globalBatchSize || order.stepsPerEpoch == 1 {
+      estimate.microBatches += composer.compose(samples) { set.lengths[$0] }.count
+      if samples.count == length.globalBatchSize || length.stepsPerEpoch == 1 {
         estimate.minTokens = min(estimate.minTokens, tokens)
         estimate.maxTokens = max(estimate.maxTokens, tokens)
       }

@@ -1,50 +1,33 @@
+import Training
+
 /// Which samples each step of a run trains on.
 ///
 /// A value: any step's samples follow from the seed and the step's number, so that a run can be
-/// taken up anywhere. Every sample comes once an epoch; the last step of an epoch may have fewer.
+/// taken up anywhere. How many steps an epoch has, ``Training/TrainingLength`` says: a sample comes
+/// once an epoch, but for ``Training/TrainingLength/leftOut`` at its end, which are others in every
+/// epoch; the last step may have fewer samples, by less than a micro-batch.
 /// A permutation is Fisher–Yates with ``EpochRandom``.
 public struct EpochOrder: Sendable, Equatable {
-  /// Samples of an epoch.
-  public let count: Int
-  public let globalBatchSize: Int
+  public let length: TrainingLength
   public let seed: UInt64
 
-  /// All at least 1.
-  public init(count: Int, globalBatchSize: Int, seed: UInt64) {
-    precondition(count > 0 && globalBatchSize > 0, "\(count) samples by \(globalBatchSize)")
-    self.count = count
-    self.globalBatchSize = globalBatchSize
+  /// - Parameter length: of one sample at least.
+  public init(_ length: TrainingLength, seed: UInt64) {
+    precondition(length.samples > 0, "\(length.samples) samples")
+    self.length = length
     self.seed = seed
   }
 
-  public var stepsPerEpoch: Int { (count + globalBatchSize - 1) / globalBatchSize }
-
-  /// Steps of a run of so many epochs, which need not be whole.
-  public func steps(epochs: Double) -> Int {
-    max(1, Int((epochs * Double(stepsPerEpoch)).rounded(.up)))
+  public init(count: Int, globalBatchSize: Int, seed: UInt64) {
+    self.init(
+      TrainingLength(samples: count, globalBatchSize: globalBatchSize, epochs: 1), seed: seed)
   }
 
-  public struct Position: Sendable, Equatable {
-    public var epoch: Int
-    /// Step in the epoch.
-    public var step: Int
-
-    public init(epoch: Int, step: Int) {
-      self.epoch = epoch
-      self.step = step
-    }
-  }
-
-  /// Where a run's step stands, both counted from 0.
-  public func position(ofStep step: Int) -> Position {
-    Position(epoch: step / stepsPerEpoch, step: step % stepsPerEpoch)
-  }
-
-  /// All samples of an epoch, 0..<``count``, in their order.
+  /// All samples of an epoch, from 0 on, in their order.
   public func permutation(epoch: Int) -> [Int] {
     var random = EpochRandom(seed: seed, epoch: epoch)
-    var order = Array(0..<count)
-    var last = count - 1
+    var order = Array(0..<length.samples)
+    var last = length.samples - 1
     while last > 0 {
       order.swapAt(last, Int(random.next(below: UInt64(last + 1))))
       last -= 1
@@ -52,9 +35,9 @@ public struct EpochOrder: Sendable, Equatable {
     return order
   }
 
-  /// The samples of a step of an epoch.
+  /// The samples of a step of an epoch, counted from 0 to below
+  /// ``Training/TrainingLength/stepsPerEpoch``.
   public func samples(_ permutation: [Int], step: Int) -> ArraySlice<Int> {
-    let start = step * globalBatchSize
-    return permutation[start..<min(start + globalBatchSize, count)]
+    permutation.dropFirst(step * length.globalBatchSize).prefix(length.globalBatchSize)
   }
 }

@@ -1,55 +1,58 @@
 import Support
 import Testing
+import Training
 
 @testable import TrainingData
 
 @Suite struct OrderTests {
-  @Test(arguments: [1, 2, 7, 100, 1001]) func `an epoch has every sample once`(_ count: Int) {
-    let order = EpochOrder(count: count, globalBatchSize: 8, seed: 42)
+  private func order(_ count: Int, _ batch: Int, micro: Int = 1, seed: UInt64 = 42) -> EpochOrder {
+    EpochOrder(
+      TrainingLength(
+        samples: count, globalBatchSize: batch, microBatchSize: micro, epochs: 1), seed: seed)
+  }
+
+  @Test(arguments: [(1, 1), (2, 1), (7, 8), (100, 1), (100, 4), (1001, 1), (1001, 8), (1003, 4)])
+  func `an epoch has every sample once, but those that are left out`(
+    _ count: Int, _ micro: Int
+  ) {
+    let order = order(count, 8, micro: micro)
     for epoch in 0..<3 {
       let permutation = order.permutation(epoch: epoch)
       #expect(permutation.sorted() == Array(0..<count))
-      let steps = (0..<order.stepsPerEpoch).flatMap { order.samples(permutation, step: $0) }
-      #expect(steps == permutation)
+      let steps = (0..<order.length.stepsPerEpoch).map { order.samples(permutation, step: $0) }
+      #expect(Array(steps.joined()) == permutation.dropLast(order.length.leftOut))
+      #expect(steps.allSatisfy { !$0.isEmpty })
     }
   }
 
   /// Made with an implementation of Philox and of the shuffle in Python.
   @Test func `the order is always the same`() {
-    let order = EpochOrder(count: 12, globalBatchSize: 5, seed: 42)
+    let order = order(12, 5)
     #expect(order.permutation(epoch: 0) == [5, 7, 11, 9, 4, 10, 6, 8, 2, 3, 1, 0])
     #expect(order.permutation(epoch: 1) == [4, 5, 0, 11, 8, 9, 7, 10, 6, 1, 2, 3])
-    let other = EpochOrder(count: 12, globalBatchSize: 5, seed: 42 + (1 << 32))
+    let other = self.order(12, 5, seed: 42 + (1 << 32))
     #expect(other.permutation(epoch: 0) == [1, 3, 9, 4, 5, 7, 11, 2, 0, 10, 6, 8])
   }
 
   @Test func `all orders of three are equally likely`() {
     var counts: [[Int]: Int] = [:]
     for epoch in 0..<6000 {
-      let order = EpochOrder(count: 3, globalBatchSize: 1, seed: 7)
-      counts[order.permutation(epoch: epoch), default: 0] += 1
+      counts[order(3, 1, seed: 7).permutation(epoch: epoch), default: 0] += 1
     }
     #expect(counts.count == 6)
     // Five standard deviations.
     #expect(counts.values.allSatisfy { abs($0 - 1000) < 5 * 29 })
   }
 
-  @Test(arguments: [
-    (1_267_819, 512, 1.0, 2477), (10, 4, 1.0, 3), (10, 4, 0.5, 2), (10, 4, 2.5, 8),
-    (3, 8, 1.0, 1), (8, 8, 0.01, 1),
-  ]) func `the last step of an epoch may have fewer samples`(
-    _ count: Int, _ batch: Int, _ epochs: Double, _ steps: Int
-  ) {
-    let order = EpochOrder(count: count, globalBatchSize: batch, seed: 0)
-    #expect(order.steps(epochs: epochs) == steps)
-  }
-
-  @Test func `a step's position follows from its number`() {
-    let order = EpochOrder(count: 10, globalBatchSize: 4, seed: 0)
-    #expect(order.position(ofStep: 0) == .init(epoch: 0, step: 0))
-    #expect(order.position(ofStep: 2) == .init(epoch: 0, step: 2))
-    #expect(order.position(ofStep: 3) == .init(epoch: 1, step: 0))
-    #expect(order.samples(order.permutation(epoch: 0), step: 2).count == 2)
+  @Test func `an epoch's last step lacks less than a micro-batch`() {
+    let order = order(15, 8, micro: 4)
+    let permutation = order.permutation(epoch: 0)
+    #expect(order.length.stepsPerEpoch == 2)
+    #expect(order.samples(permutation, step: 0).count == 8)
+    #expect(order.samples(permutation, step: 1).count == 7)
+    // One sample alone makes no step of eight.
+    #expect(self.order(9, 8).length.stepsPerEpoch == 1)
+    #expect(self.order(9, 8).samples(Array(0..<9), step: 0).count == 8)
   }
 
   // MARK: Micro-batches

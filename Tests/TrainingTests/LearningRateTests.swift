@@ -107,6 +107,18 @@ import Testing
     #expect(steps(300, 8, 1, 3, 0) == 111)
   }
 
+  @Test(
+    "what makes no whole step is left out of an epoch",
+    arguments: [
+      (300, 8, 1, 4), (300, 8, 8, 0), (300, 8, 4, 4), (297, 8, 4, 1), (3, 8, 1, 0), (16, 8, 2, 0),
+      (0, 8, 1, 0), (3, .max, 1, 0),
+    ])
+  func leftOut(samples: Int, batch: Int, micro: Int, expected: Int) {
+    let length = TrainingLength(
+      samples: samples, globalBatchSize: batch, microBatchSize: micro, epochs: 1)
+    #expect(length.leftOut == expected)
+  }
+
   @Test("the epoch of a step is a fraction of an epoch's steps")
   func epochs() {
     let length = TrainingLength(samples: 40, globalBatchSize: 8, epochs: 2)
