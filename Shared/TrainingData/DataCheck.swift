@@ -54,7 +54,9 @@ public struct DataCheck: Sendable {
       let ids = opened.encoded.ids
       let figures = SampleFigures(
         tokens: Int32(ids.count), imageTokens: Int32(source.encoder.imageTokens(ids)),
-        learntTokens: Int32(opened.encoded.learnt), pictures: Int32(opened.files.count))
+        learntTokens: Int32(opened.encoded.learnt), pictures: Int32(opened.files.count),
+        pictureSizes: SampleFigures.hash(
+          opened.files.flatMap { [$0.width, $0.height, $0.byteCount] }))
       guard opened.encoded.uncutCount > ids.count else { return (figures, nil) }
       let flaw = SampleFlaw(
         .overLong, source.source(place),
@@ -104,7 +106,18 @@ public struct SampleFigures: Sendable, Equatable {
   /// and what is learnt.
   public var learntTokens: Int32
   public var pictures: Int32
+  /// A hash of the pictures' sizes in pixels and bytes.
+  public var pictureSizes: UInt64 = 0
 
   static let none = SampleFigures(tokens: 0, imageTokens: 0, learntTokens: 0, pictures: 0)
+
+  /// FNV-1a, 64 bits.
+  static func hash(_ numbers: [Int]) -> UInt64 {
+    numbers.reduce(0xCBF2_9CE4_8422_2325) { hash, number in
+      withUnsafeBytes(of: Int64(number).littleEndian) {
+        $0.reduce(hash) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+      }
+    }
+  }
   public var isUsable: Bool { tokens > 0 }
 }

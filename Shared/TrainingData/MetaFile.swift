@@ -83,7 +83,7 @@ public struct MetaFile: Sendable, Equatable {
         path: path, dataset: name, key: key, found: value.compactText, expected: expected)
     }
     guard case .object(let members) = try scanner.value() else {
-      throw scanner.failure("the data set \(name) is no object")
+      throw scanner.failure("the data set \(Clip.text(name)) is no object")
     }
     var root: String?
     var annotation: String?

@@ -90,47 +90,61 @@ public struct PictureProcessor: Sendable {
 
   // MARK: Files
 
-  /// A picture's file, its header read and its size checked.
+  /// A picture's file, its header read and its size checked. Nothing else of it is in memory.
   struct File: Sendable {
     var name: String
-    var bytes: [UInt8]
+    var path: String
+    var byteCount: Int
     var width: Int
     var height: Int
   }
 
-  /// Reads a picture's file from the first of some folders that has it.
+  /// Bytes of a file that are read for its header, unless a long preview or colour profile goes
+  /// before it.
+  static let headerBytes = 1 << 16
+
+  /// Reads the header of a picture's file in the first of some folders that has it.
   ///
   /// - Throws: ``UnplacedFlaw``.
   func open(_ name: String, in roots: [String]) throws -> File {
-    var bytes: [UInt8]?
-    for root in roots {
-      let path = DataFile.join(root, name)
+    for path in roots.map({ DataFile.join($0, name) }) {
+      let file: DataFile
       do {
-        let file = try DataFile(path)
-        guard file.byteCount <= limits.maxBytes else {
-          throw UnplacedFlaw(
-            .hugePicture,
-            "\(path) has \(file.byteCount) bytes, at most \(limits.maxBytes) are taken")
-        }
-        bytes = try file.bytes(at: 0, count: file.byteCount)
+        file = try DataFile(path)
       } catch DataFile.Failure.missing {
         continue
       } catch DataFile.Failure.unreadable(let reason) {
-        throw UnplacedFlaw(.unreadablePicture, "\(path): \(reason)")
+        throw PictureProcessor.unreadable(path, reason)
       }
-      break
+      let header = try header(of: file)
+      try check(header, name)
+      return File(
+        name: name, path: path, byteCount: file.byteCount, width: header.width,
+        height: header.height)
     }
-    guard let bytes else {
-      let places = roots.map { DataFile.join($0, name) }.joined(separator: ", nor ")
-      throw UnplacedFlaw(.missingPicture, "there is no \(places)")
+    let places = roots.map { Clip.path(DataFile.join($0, name)) }.joined(separator: ", nor ")
+    throw UnplacedFlaw(.missingPicture, "there is no \(places)")
+  }
+
+  private func header(of file: DataFile) throws -> ImageHeader {
+    try check(bytesOf: file)
+    var count = min(PictureProcessor.headerBytes, file.byteCount)
+    while true {
+      let bytes = try read(file, count: count)
+      do {
+        return try bytes.withUnsafeBytes { try ImageHeader(of: $0, limits: imageLimits) }
+      } catch let error as ImagesError {
+        guard count < file.byteCount else {
+          throw UnplacedFlaw(
+            PictureProcessor.kind(error), "\(Clip.path(file.path)): \(error)")
+        }
+        count = min(16 * count, file.byteCount)
+      }
     }
-    let header: ImageHeader
-    do {
-      header = try bytes.withUnsafeBytes { try ImageHeader(of: $0, limits: imageLimits) }
-    } catch let error as ImagesError {
-      throw UnplacedFlaw(PictureProcessor.kind(error), "\(name): \(error)")
-    }
-    let size = "\(name): \(header.width) × \(header.height) pixels"
+  }
+
+  private func check(_ header: ImageHeader, _ name: String) throws {
+    let size = "\(Clip.path(name)): \(header.width) × \(header.height) pixels"
     guard min(header.width, header.height) >= limits.minSide else {
       throw UnplacedFlaw(.tinyPicture, "\(size), a side has \(limits.minSide) at least")
     }
@@ -141,16 +155,57 @@ public struct PictureProcessor: Sendable {
         .hugePicture,
         "\(size), at most \(limits.maxSide) on a side and \(limits.maxPixels) in all are taken")
     }
-    return File(name: name, bytes: bytes, width: header.width, height: header.height)
   }
 
-  /// - Throws: ``UnplacedFlaw``.
-  func decode(_ file: File) throws -> RGBImage {
-    do {
-      return try RGBImage(decoding: file.bytes, limits: imageLimits)
-    } catch {
-      throw UnplacedFlaw(PictureProcessor.kind(error), "\(file.name): \(error)")
+  private func check(bytesOf file: DataFile) throws {
+    guard file.byteCount <= limits.maxBytes else {
+      throw UnplacedFlaw(
+        .hugePicture,
+        "\(Clip.path(file.path)) has \(file.byteCount) bytes, at most \(limits.maxBytes) are taken")
     }
+  }
+
+  private func read(_ file: DataFile, count: Int) throws -> [UInt8] {
+    do {
+      return try file.bytes(at: 0, count: count)
+    } catch DataFile.Failure.unreadable(let reason) {
+      throw PictureProcessor.unreadable(file.path, reason)
+    }
+  }
+
+  private static func unreadable(_ path: String, _ reason: String) -> UnplacedFlaw {
+    UnplacedFlaw(.unreadablePicture, "\(Clip.path(path)): \(reason)")
+  }
+
+  /// Reads and decodes a picture.
+  ///
+  /// - Throws: ``UnplacedFlaw``, also when the file is another than when it was opened.
+  func decode(_ file: File) throws -> RGBImage {
+    let bytes: [UInt8]
+    do {
+      let data = try DataFile(file.path)
+      try check(bytesOf: data)
+      bytes = try read(data, count: data.byteCount)
+    } catch DataFile.Failure.missing {
+      throw UnplacedFlaw(
+        .changedPicture, "\(Clip.path(file.path)) was taken away while it was in use")
+    } catch DataFile.Failure.unreadable(let reason) {
+      throw PictureProcessor.unreadable(file.path, reason)
+    }
+    let image: RGBImage
+    do {
+      image = try RGBImage(decoding: bytes, limits: imageLimits)
+    } catch {
+      throw UnplacedFlaw(PictureProcessor.kind(error), "\(Clip.path(file.name)): \(error)")
+    }
+    // The sample's tiles and tokens were counted for the size that it had.
+    guard image.width == file.width, image.height == file.height else {
+      throw UnplacedFlaw(
+        .changedPicture,
+        "\(Clip.path(file.path)) has \(image.width) × \(image.height) pixels, and had "
+          + "\(file.width) × \(file.height) when it was opened")
+    }
+    return image
   }
 
   private var imageLimits: ImageLimits {

@@ -31,6 +31,8 @@ public struct SampleEncoder: Sendable {
   /// Tokens of a sample at most: what was asked for, or all positions the model has.
   public let maxSequenceLength: Int
   private let contextID: Int32
+  /// What closes an answer.
+  private let endToken: String
   private let endID: Int32
 
   /// - Parameters:
@@ -58,22 +60,40 @@ public struct SampleEncoder: Sendable {
     }
     let template = try ChatTemplate(named: template ?? configuration.templateName)
     contextID = try id(ImagePlaceholders.context)
-    endID = try id(template == .internvlZh ? "</s>" : "<|im_end|>")
+    endToken = template == .internvlZh ? "</s>" : "<|im_end|>"
+    endID = try id(endToken)
     systemMessage = configuration.systemMessage ?? template.defaultSystemMessage
     imageTokenCount = configuration.imageTokenCount
     self.tokenizer = tokenizer
     self.template = template
-    self.maxSequenceLength = min(maxSequenceLength, configuration.language.maxPositions)
+    self.maxSequenceLength = min(maxSequenceLength, configuration.language.contextLength)
   }
 
   /// How many of `ids` are places of image rows.
   public func imageTokens(_ ids: [Int32]) -> Int { ids.count { $0 == contextID } }
+
+  /// Looks whether pictures fit, before anything of their size is made.
+  ///
+  /// - Throws: ``UnplacedFlaw``.
+  func requireRoom(tiles: [Int]) throws {
+    var rows = 0
+    for count in tiles {
+      rows += count * imageTokenCount
+      guard rows <= maxSequenceLength else {
+        throw UnplacedFlaw(
+          .cutImage,
+          "the first \(rows) image tokens alone are more than the limit of \(maxSequenceLength), "
+            + "which would cut an image off")
+      }
+    }
+  }
 
   /// - Parameters:
   ///   - turns: as ``turns(_:)`` gives them.
   ///   - tiles: of each picture in order.
   /// - Throws: ``UnplacedFlaw``.
   func encode(_ turns: [ChatTurn], tiles: [Int]) throws -> Encoded {
+    try requireRoom(tiles: tiles)
     do {
       let expanded = try ImagePlaceholders.expand(
         turns, rows: tiles.map { $0 * imageTokenCount })
@@ -118,7 +138,8 @@ public struct SampleEncoder: Sendable {
       guard turn.from == (isHuman ? "human" : "gpt") else {
         throw UnplacedFlaw(
           .wrongRoles,
-          "turn \(index + 1) is from “\(turn.from)”, expected \(isHuman ? "human" : "gpt")")
+          "turn \(index + 1) is from “\(Clip.text(turn.from))”, expected "
+            + (isHuman ? "human" : "gpt"))
       }
       turns.append(ChatTurn(role: isHuman ? .user : .assistant, text: turn.value))
     }
@@ -189,18 +210,34 @@ public struct SampleEncoder: Sendable {
   }
 
   /// internvl_zh: an answer begins where the prompt for it ends, and ends with `</s>`.
+  ///
+  /// The tokenizer splits a text at `</s>`, so that what comes behind one can be encoded by itself;
+  /// whole prompts, each with all turns before, would take time that grows with the square.
   private func learntByPrefixes(_ turns: [ChatTurn], _ ids: [Int32]) throws -> [Range<Int>] {
+    let opening = try template.render(systemMessage: "", turns: [], opensAssistantTurn: false)
     var learnt: [Range<Int>] = []
     var end = 0
     for index in stride(from: 0, to: turns.count, by: 2) {
-      let prompt = try encode(
-        template.render(
-          systemMessage: systemMessage, turns: Array(turns[...index]), opensAssistantTurn: true))
-      guard prompt.count >= end, ids.starts(with: prompt),
-        let close = ids[prompt.count...].firstIndex(of: endID)
+      var prompt: [Int32]
+      if index == 0 {
+        prompt = try encode(
+          template.render(
+            systemMessage: systemMessage, turns: [turns[0]], opensAssistantTurn: true))
+      } else {
+        let text = try template.render(
+          systemMessage: "", turns: [turns[index]], opensAssistantTurn: true)
+        let own = String(text.utf8.dropFirst(opening.utf8.count)) ?? text
+        prompt = try encode(endToken + own)
+        guard let before = prompt.firstIndex(of: endID) else {
+          throw mismatch(answer: index / 2 + 1)
+        }
+        prompt.removeSubrange(...before)
+      }
+      let start = end + prompt.count
+      guard ids[end...].starts(with: prompt), let close = ids[start...].firstIndex(of: endID)
       else { throw mismatch(answer: index / 2 + 1) }
       end = close + 1
-      learnt.append(prompt.count..<end)
+      learnt.append(start..<end)
     }
     guard end == ids.count else { throw mismatch(answer: turns.count / 2) }
     return learnt

@@ -23,6 +23,8 @@ public struct SampleFlaw: Error, Sendable, Equatable, CustomStringConvertible {
     case tornPicture = "torn picture"
     case tinyPicture = "tiny picture"
     case hugePicture = "huge picture"
+    /// A picture has another size than when the sample was looked at first.
+    case changedPicture = "changed picture"
     /// The text could not be encoded, or its parts give other tokens than the whole, so that
     /// nobody can say which of them to learn.
     case tokenization = "tokenization"
@@ -49,7 +51,8 @@ public struct SampleFlaw: Error, Sendable, Equatable, CustomStringConvertible {
   public var isFatal: Bool { kind != .overLong }
 
   public var description: String {
-    "\(source.file):\(source.line): \(kind.rawValue): \(detail) [\(source.dataset)]"
+    "\(Clip.path(source.file)):\(source.line): \(kind.rawValue): \(detail) "
+      + "[\(Clip.text(source.dataset))]"
   }
 }
 

@@ -41,10 +41,10 @@ public struct SampleRecord: Sendable, Equatable {
       }
     } catch CheckpointError.invalidJSON(_, let offset, let reason) {
       throw UnplacedFlaw(
-        .invalidJSON, offset >= line.count ? "\(reason): the line ends early"
-          : "\(reason) at byte \(offset)")
+        .invalidJSON, offset >= line.count ? "\(Clip.text(reason)): the line ends early"
+          : "\(Clip.text(reason)) at byte \(offset)")
     } catch CheckpointError.duplicateName(_, let name) {
-      throw UnplacedFlaw(.invalidJSON, "the key \(name) is there twice")
+      throw UnplacedFlaw(.invalidJSON, "the key \(Clip.text(name)) is there twice")
     }
   }
 

@@ -14,6 +14,8 @@ public enum TrainingDataError: Error, Equatable, Sendable {
   case invalidKey(path: String, dataset: String, key: String, found: String, expected: String)
   /// A meta file without data sets, or data without samples.
   case noSamples(path: String)
+  /// Repetitions make more samples than can be numbered in memory.
+  case tooManySamples(path: String, dataset: String, lines: Int, times: Int, limit: Int)
   /// The annotation file of a data set is in none of the places looked at.
   case missingAnnotation(path: String, dataset: String, places: [String])
   /// The model folder does not go with training.
@@ -23,30 +25,42 @@ public enum TrainingDataError: Error, Equatable, Sendable {
   /// Some samples cannot be used, and nobody said to leave them out.
   case flawedSamples(count: Int, total: Int, first: [SampleFlaw])
   case invalidOption(name: String, found: String, expected: String)
+  /// The machine has no thread to read with.
+  case noThread(reason: String)
 }
 
 extension TrainingDataError: CustomStringConvertible {
   public var description: String {
+    func shown(_ path: String) -> String { Clip.path(path) }
+    func text(_ data: String) -> String { Clip.text(data) }
     switch self {
     case .unreadableFile(let path, let reason):
-      return "\(path) cannot be read: \(reason)"
+      return "\(shown(path)) cannot be read: \(reason)"
     case .oversizedFile(let path, let found, let limit, let unit):
-      return "\(path) has \(found) \(unit); at most \(limit) are read. Is it the right file?"
+      return "\(shown(path)) has \(found) \(unit); at most \(limit) are read. Is it the right "
+        + "file?"
     case .changedFile(let path):
-      return "\(path) was changed while it was in use; start anew, and leave it alone meanwhile"
+      return "\(shown(path)) was changed while it was in use; start anew, and leave it "
+        + "alone meanwhile"
     case .invalidMeta(let path, let line, let column, let reason):
-      return "\(path):\(line):\(column): \(reason); a meta file is a JSON object of data sets, "
-        + "each with root and annotation"
+      return "\(shown(path)):\(line):\(column): \(text(reason)); a meta file is a JSON object of "
+        + "data sets, each with root and annotation"
     case .missingKey(let path, let dataset, let key):
-      return "\(path): the data set \(dataset) lacks \(key); add it"
+      return "\(shown(path)): the data set \(text(dataset)) lacks \(text(key)); add it"
     case .invalidKey(let path, let dataset, let key, let found, let expected):
-      return "\(path): \(key) of the data set \(dataset) is \(found), expected \(expected)"
+      return "\(shown(path)): \(text(key)) of the data set \(text(dataset)) is \(text(found)), "
+        + "expected \(expected)"
     case .noSamples(let path):
-      return "\(path) names no samples; a meta file names data sets with annotation files that "
-        + "have a line for each sample"
+      return "\(shown(path)) names no samples; a meta file names data sets with annotation files "
+        + "that have a line for each sample"
+    case .tooManySamples(let path, let dataset, let lines, let times, let limit):
+      let many = times > 1 ? "\(lines) lines \(times) times" : "\(lines) lines"
+      return "\(shown(path)): with \(many) of the data set \(text(dataset)) there are more "
+        + "than \(limit) samples, which memory is not made for; lower repeat_time"
     case .missingAnnotation(let path, let dataset, let places):
-      return "\(path): the annotation of the data set \(dataset) is not there; looked at "
-        + places.joined(separator: " and ")
+      return "\(shown(path)): the annotation of the data set \(text(dataset)) is not there; "
+        + "looked at "
+        + places.map(shown).joined(separator: " and ")
     case .unusableModel(let folder, let reason):
       return "the model in \(folder) cannot be trained on this: \(reason)"
     case .sample(let flaw):
@@ -58,7 +72,10 @@ extension TrainingDataError: CustomStringConvertible {
         + (more > 0 ? "  and \(more) more\n" : "")
         + "Correct them (chiasm data check lists all), or leave them out with --skip-bad."
     case .invalidOption(let name, let found, let expected):
-      return "\(name) is \(found), expected \(expected)"
+      return "\(name) is \(text(found)), expected \(expected)"
+    case .noThread(let reason):
+      return "no thread to read data with could be started (\(reason)); end other processes, or "
+        + "raise the limit that `ulimit -u` shows"
     }
   }
 }

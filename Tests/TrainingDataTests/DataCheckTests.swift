@@ -1,5 +1,6 @@
 import Support
 import Testing
+import Training
 
 @testable import TrainingData
 
@@ -106,7 +107,7 @@ import Testing
     #expect(report.notes.isEmpty)
     let kinds = report.datasets.flatMap(\.flaws)
     #expect(kinds.reduce(0) { $0 + $1.count } == 20)
-    let json = report.json(report.steps(globalBatchSize: 8, seed: 1))
+    let json = report.json(report.steps(TrainingConfiguration()))
     #expect(json.contains("\"flawed\": 20,"))
   }
 
@@ -158,13 +159,54 @@ import Testing
     #expect(figures.percentile95Tokens == lengths.max() && figures.maxTokens == lengths.max())
     #expect(report.notes.count == 3)
 
-    let steps = try #require(report.steps(globalBatchSize: 4, seed: 9))
-    #expect(steps.stepsPerEpoch == 2)
+    // Six samples: a step of four, of which two are left.
+    var training = TrainingConfiguration()
+    training.globalBatchSize = 4
+    training.seed = 9
+    let order = EpochOrder(TrainingLength(samples: 6, training), seed: 9)
+    let permutation = order.permutation(epoch: 0)
+    let trained = order.samples(permutation, step: 0).map { $0 % 3 }
+    let first = trained.reduce(0) { $0 + lengths[$1] }
+    var steps = try #require(report.steps(training))
+    #expect(steps.stepsPerEpoch == 1 && steps.leftOut == 2 && steps.microBatches == 4)
+    #expect(steps.tokens == first && steps.minTokens == first && steps.maxTokens == first)
+    #expect(steps.imageTokens == 4 * trained.count { $0 == 1 })
+
+    // In micro-batches of two there are two steps' worth only where their count says so.
+    training.microBatchSize = 2
+    #expect(report.steps(training)?.stepsPerEpoch == 1)
+    training.microBatchSize = 4
+    steps = try #require(report.steps(training))
+    #expect(steps.stepsPerEpoch == 2 && steps.leftOut == 0 && steps.microBatches == 2)
     #expect(steps.tokens == 2 * figures.tokens && steps.imageTokens == 8)
-    let order = EpochOrder(count: 6, globalBatchSize: 4, seed: 9)
-    let first = order.samples(order.permutation(epoch: 0), step: 0)
-      .reduce(0) { $0 + lengths[$1 % 3] }
     #expect(steps.minTokens == first && steps.maxTokens == first)
+
+    training.padToMax = true
+    #expect(report.steps(training)?.tokens == 6 * source.encoder.maxSequenceLength)
+    training.padToMax = false
+    training.pack = true
+    steps = try #require(report.steps(training))
+    #expect(steps.tokens == 2 * figures.tokens)
+    // All four samples of a step fit into one.
+    #expect(source.encoder.maxSequenceLength > 2 * figures.tokens && steps.microBatches == 2)
+  }
+
+  @Test func `the digest is that of the lines and the pictures' sizes`() async throws {
+    let folder = try DataFolder()
+    func digest(_ lines: [String], limit: Int = 512) async throws -> String {
+      let source = try folder.source(lines, options: .init(maxSequenceLength: limit))
+      return try await DataCheck(source, depth: .headers).run().digest()
+    }
+    try folder.copy("golden/v12-tiny/image.jpg", to: "image.jpg")
+    let lines = [line("a", image: nil), line("<image>")]
+    let first = try await digest(lines)
+    #expect(try await digest(lines) == first)
+    // As many tokens, in other words.
+    #expect(try await digest([line("b", image: nil), line("<image>")]) != first)
+    #expect(try await digest(lines.reversed()) != first)
+    #expect(try await digest(lines, limit: 511) != first)
+    try folder.copy("golden/v12-tiny/second.jpg", to: "image.jpg")
+    #expect(try await digest(lines) != first)
   }
 
   @Test func `a check that is cancelled ends`() async throws {

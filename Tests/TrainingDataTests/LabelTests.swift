@@ -33,9 +33,11 @@ import Testing
     #expect(source.count == expected.input_ids.count)
     let width = try #require(expected.input_ids.first).count
     for index in 0..<source.count {
-      let sample = try source.load(index).padded(to: width)
-      #expect(sample.ids == expected.input_ids[index])
-      #expect(sample.labels == expected.labels[index])
+      let sample = try source.load(index)
+      // The reference pads a batch's samples to one length.
+      let padding = width - sample.ids.count
+      #expect(sample.ids + Array(repeating: 0, count: padding) == expected.input_ids[index])
+      #expect(sample.labels + Array(repeating: -100, count: padding) == expected.labels[index])
       #expect(sample.key == UInt64(index))
       #expect(sample.source.line == index + 1)
     }
@@ -51,6 +53,43 @@ import Testing
     let expected = try NPY.read("\(golden)/dump/pixels.npy")
     #expect(pixels.shape == expected.shape)
     #expect(pixels.hasSameBits(as: expected))
+  }
+
+  /// Whole prompts, each with all turns before it, would take a quarter of an hour.
+  @Test(.timeLimit(.minutes(5)))
+  func `a long conversation is encoded in time that grows with its length`() throws {
+    let (encoder, folder) = try chineseEncoder(limit: 1 << 20)
+    let turns = (0..<4000).flatMap { number in
+      [
+        SampleRecord.Turn(from: "human", value: "What is number \(number) of all the numbers?"),
+        SampleRecord.Turn(from: "gpt", value: "It is the number \(number), and no other one."),
+      ]
+    }
+    let encoded = try encoder.encode(
+      SampleEncoder.turns(SampleRecord(conversations: turns)), tiles: [])
+    let short = try encoder.encode(
+      SampleEncoder.turns(SampleRecord(conversations: Array(turns[..<6]))), tiles: [])
+    #expect(Array(encoded.ids.prefix(short.ids.count)) == short.ids)
+    #expect(Array(encoded.labels.prefix(short.ids.count)) == short.labels)
+    let end = try #require(encoded.ids.last)
+    #expect(encoded.labels.count { $0 == end } == 4000)
+    _ = folder
+  }
+
+  private func chineseEncoder(limit: Int) throws -> (SampleEncoder, DataFolder) {
+    let labels = try JSONDecoder().decode(
+      Labels.self, from: Data(contentsOf: URL(filePath: Fixtures.path("training/labels.json"))))
+    let folder = try DataFolder()
+    for (name, text) in labels.chineseFiles { try folder.write(name, text) }
+    try folder.copy("text/prefix.model", to: "tokenizer.model")
+    let model = try ModelConfiguration.load(folder: DataFolder.model)
+    var language = model.language
+    language.maxPositions = limit
+    let configuration = try ModelConfiguration(vision: model.vision, language: language)
+    let encoder = try SampleEncoder(
+      modelFolder: folder.path, configuration: configuration, template: "internvl_zh",
+      maxSequenceLength: limit)
+    return (encoder, folder)
   }
 
   // MARK: Random conversations

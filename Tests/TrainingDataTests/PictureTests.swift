@@ -6,6 +6,12 @@ import Testing
 
 @testable import TrainingData
 
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
 @Suite struct PictureTests {
   private func processor(
     _ folder: String, limits: PictureLimits = .init()
@@ -53,6 +59,48 @@ import Testing
     try folder.copy("golden/v12-tiny/image.jpg", to: "image.jpg")
     let flaw = try folder.flaw(line(), options: .init(pictureLimits: limits))
     #expect(flaw?.kind == kind)
+  }
+
+  @Test func `of many pictures no more than their headers is read`() throws {
+    let folder = try DataFolder()
+    let file = try folder.write("image.jpg", DataFolder.bytes(Fixtures.path("images/rgb-8.png")))
+    // With holes: 25 GB if every one were read.
+    #expect(truncate(file, 100 << 20) == 0)
+    let names = Array(repeating: #""image.jpg""#, count: 256).joined(separator: ", ")
+    let question = String(repeating: "<image>", count: 256)
+    let flaw = try folder.flaw(
+      line(question, image: "[\(names)]"), options: .init(maxSequenceLength: 512))
+    #expect(flaw?.kind == .cutImage)
+  }
+
+  @Test func `a header behind a long comment is found`() throws {
+    let folder = try DataFolder()
+    let picture = try DataFolder.bytes(Fixtures.path("golden/v12-tiny/image.jpg"))
+    let comment = [0xFF, 0xFE, 0xFF, 0xFF] + [UInt8](repeating: 0x20, count: 65533)
+    let comments = Array(repeating: comment, count: 3).flatMap { $0 }
+    try folder.write("image.jpg", picture[..<2] + comments + picture[2...])
+    #expect(comments.count > PictureProcessor.headerBytes)
+    #expect(try folder.flaw(line()) == nil)
+  }
+
+  @Test func `a picture that changes after it was opened is flawed`() throws {
+    let folder = try DataFolder()
+    try folder.copy("golden/v12-tiny/image.jpg", to: "image.jpg")
+    let processor = try processor("golden/v12-tiny/checkpoint")
+    let file = try processor.open("image.jpg", in: [folder.path])
+    _ = try processor.decode(file)
+    try folder.copy("images/rgb-8.png", to: "image.jpg")
+    #expect {
+      try processor.decode(file)
+    } throws: {
+      ($0 as? UnplacedFlaw)?.kind == .changedPicture
+    }
+    #expect(unlink(file.path) == 0)
+    #expect {
+      try processor.decode(file)
+    } throws: {
+      ($0 as? UnplacedFlaw)?.kind == .changedPicture
+    }
   }
 
   @Test func `a damaged picture is found wherever it is torn`() throws {

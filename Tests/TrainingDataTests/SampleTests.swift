@@ -1,3 +1,4 @@
+import Checkpoint
 import Support
 import Testing
 
@@ -126,6 +127,71 @@ import Testing
       let sample = try folder.source([long], options: .init(maxSequenceLength: limit)).load(0)
       #expect(sample.ids == Array(whole.ids.prefix(limit)))
       #expect(sample.labels == Array(whole.labels.prefix(limit)))
+    }
+  }
+
+  @Test func `images over the limit are not written out first`() throws {
+    let folder = try DataFolder()
+    let encoder = try folder.source([line("a", image: nil)]).encoder
+    let turns = try SampleEncoder.turns(SampleRecord(Array(line().utf8)))
+    // Tens of terabytes of text.
+    #expect {
+      try encoder.encode(turns, tiles: [1 << 40])
+    } throws: {
+      ($0 as? UnplacedFlaw)?.kind == .cutImage
+    }
+  }
+
+  @Test(arguments: [
+    (nil, 1000), (.linear(factor: 2.5), 2500), (.linear(factor: 0.5), 1000),
+    (.dynamic(factor: 2), 1 << 20),
+  ] as [(RopeScaling?, Int)])
+  func `the limit is at most the model's context`(_ scaling: RopeScaling?, _ expected: Int) throws {
+    let model = try ModelConfiguration.load(folder: DataFolder.model)
+    var language = model.language
+    language.maxPositions = 1000
+    language.ropeScaling = scaling
+    let configuration = try ModelConfiguration(vision: model.vision, language: language)
+    let encoder = try SampleEncoder(
+      modelFolder: DataFolder.model, configuration: configuration, maxSequenceLength: 1 << 20)
+    #expect(encoder.maxSequenceLength == expected)
+  }
+
+  @Test(arguments: [
+    #"{"conversations": [{"from": "@", "value": "a"}, {"from": "gpt", "value": "b"}]}"#,
+    #"{"@": 1, "@": 2}"#,
+    line(image: #""@""#),
+    line(image: #""image.jpg/@""#),
+  ]) func `messages show little of what is long, and no control characters`(
+    _ text: String
+  ) throws {
+    let folder = try DataFolder()
+    try folder.copy("golden/v12-tiny/image.jpg", to: "image.jpg")
+    let long = #"\u001b[2J\u202e"# + String(repeating: "x", count: 100_000)
+    let flaw = try #require(try folder.flaw(text.replacing("@", with: long)))
+    #expect(flaw.description.utf8.count < 1000)
+    #expect(!flaw.description.unicodeScalars.contains { $0 == "\u{1B}" || $0 == "\u{202E}" })
+  }
+
+  @Test func `what is shown of a text is its beginning, of a path its end`() {
+    #expect(Clip.text("a\u{1B}b\n😀") == #"a\u{1B}b\u{A}😀"#)
+    #expect(Clip.text(String(repeating: "é", count: 81)) == String(repeating: "é", count: 80) + "…")
+    #expect(Clip.path("/a/b.jpg") == "/a/b.jpg")
+    let long = String(repeating: "d/", count: 200) + "b.jpg"
+    #expect(Clip.path(long).hasPrefix("…") && Clip.path(long).hasSuffix("/d/b.jpg"))
+    #expect(Clip.path(long).count == 161)
+  }
+
+  @Test func `more samples than memory is made for are refused`() throws {
+    let folder = try DataFolder()
+    let lines = SampleSource.maximumSamples / 10_000 + 1
+    #expect {
+      try folder.source(Array(repeating: "{}", count: lines), keys: #", "repeat_time": 10000"#)
+    } throws: { error in
+      guard case TrainingDataError.tooManySamples(_, "some", lines, 10_000, _) = error else {
+        return false
+      }
+      return "\(error)".contains("lower repeat_time")
     }
   }
 
