@@ -91,7 +91,8 @@ let package = Package(
     // Floor 3: the wire and the model.
     library("Transport", ["Messages", "Tensors", "Threads", "CPlatform", lifecycle]),
     library("InternVL", ["Kernels", "Checkpoint", "Tensors", "Training"]),
-    library("TrainingData", ["Text", "Images", "Checkpoint", "Tensors", "Training"]),
+    library(
+      "TrainingData", ["Text", "Images", "Checkpoint", "Tensors", "Training", "Sampling"]),
 
     // Floor 4: a slice as a service, the sequencing of requests, the mesh of processes.
     library(
@@ -106,7 +107,7 @@ let package = Package(
         "Transport", "Messages", "Text", "Images", "Checkpoint", "Threads", "CPlatform", "Tensors",
         "Training", "TrainingData", "InternVL", "Kernels", logging,
       ]),
-    library("Mesh", ["Transport", "Messages", "CPlatform", yams]),
+    library("Mesh", ["Training", "Transport", "Messages", "CPlatform", yams]),
 
     // Floor 5: executables.
     service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments]),

@@ -1,4 +1,5 @@
 import Glibc
+import Training
 
 /// A mesh: its services, as a Compose file describes them (https://compose-spec.io).
 ///
@@ -198,7 +199,7 @@ extension ComposeFile {
         let name = top.service.dependencies[top.next].service
         if done.contains(name) { continue }
         guard let dependency = byName[name] else {
-          let nearest = Spelling.nearest(to: name, in: byName.keys)
+          let nearest = NearestName.of(name, in: byName.keys)
           throw .invalidFile(
             path: path, line: top.service.line, .unknownDependency(name, nearest: nearest))
         }

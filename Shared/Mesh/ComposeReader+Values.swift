@@ -1,3 +1,5 @@
+import Training
+
 /// What values of a mesh file may look like.
 extension ComposeReader {
   /// A map's entries by key; keys that start with `x-` are dropped, unknown ones refused.
@@ -7,7 +9,7 @@ extension ComposeReader {
     var result: [String: YAMLTree.Entry] = [:]
     for entry in try mapping(tree, owner) where !entry.key.hasPrefix("x-") {
       guard known.contains(entry.key) else {
-        let nearest = Spelling.nearest(to: entry.key, in: known)
+        let nearest = NearestName.of(entry.key, in: known)
         throw error(entry.line, .unknownKey(entry.key, of: owner, nearest: nearest))
       }
       result[entry.key] = entry

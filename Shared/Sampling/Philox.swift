@@ -1,7 +1,7 @@
 /// Philox 4×32-10 (Salmon et al., “Parallel random numbers: as easy as 1, 2, 3”, SC11): a random
 /// block for each counter and key, without state.
-enum Philox {
-  static func block(
+public enum Philox {
+  public static func block(
     counter: SIMD4<UInt32>, key: SIMD2<UInt32>
   ) -> SIMD4<UInt32> {
     var counter = counter

@@ -1,8 +1,8 @@
 /// The name somebody meant to type.
-enum NearestName {
+public enum NearestName {
   /// The candidate with the fewest edits (insert, delete, replace, or swap of neighbours), if few
   /// enough for a slip: two, or a quarter of a long word's letters.
-  static func of(_ word: String, in candidates: some Sequence<String>) -> String? {
+  public static func of(_ word: String, in candidates: some Sequence<String>) -> String? {
     let letters = Array(word.lowercased())
     let limit = min(max(2, letters.count / 4), max(1, letters.count / 2))
     var best: (word: String, distance: Int)?

@@ -1,19 +1,4 @@
-/// Philox 4×32-10 (Salmon et al., “Parallel random numbers: as easy as 1, 2, 3”, SC11): a random
-/// block for each counter and key, without state.
-enum Philox {
-  static func block(counter: SIMD4<UInt32>, key: SIMD2<UInt32>) -> SIMD4<UInt32> {
-    var counter = counter
-    var key = key
-    for _ in 0..<10 {
-      let first = UInt32(0xD251_1F53).multipliedFullWidth(by: counter.x)
-      let second = UInt32(0xCD9E_8D57).multipliedFullWidth(by: counter.z)
-      counter = SIMD4(
-        second.high ^ counter.y ^ key.x, second.low, first.high ^ counter.w ^ key.y, first.low)
-      key &+= SIMD2(0x9E37_79B9, 0xBB67_AE85)
-    }
-    return counter
-  }
-}
+import Sampling
 
 /// Numbers of a seed and an epoch, one after another.
 struct EpochRandom {
