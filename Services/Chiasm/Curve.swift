@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoint
 import Training
 
 #if canImport(FoundationEssentials)
@@ -37,11 +38,9 @@ struct Curve: AsyncParsableCommand {
   func run() async throws {
     let names = LossChart.names(ofLogs: files)
     let series = try zip(files, names).map { file, name in
-      guard let data = try? Data(contentsOf: URL(filePath: file)) else {
-        throw ValidationError("\(file) cannot be read")
-      }
+      let bytes = try readFile(file, limit: TrainingLog.fileLimit)
       do {
-        return LossChart.Series(name: name, log: try TrainingLog.read([UInt8](data)))
+        return LossChart.Series(name: name, log: try TrainingLog.read(bytes))
       } catch let error as TrainingError {
         throw ValidationError("\(file): \(error)")
       }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Checkpoint
 import Training
 
 #if canImport(FoundationEssentials)
@@ -24,10 +25,7 @@ struct TraceCommand: AsyncParsableCommand {
   var step: Int?
 
   func run() async throws {
-    guard let data = try? Data(contentsOf: URL(filePath: file)) else {
-      throw ValidationError("\(file) cannot be read")
-    }
-    let trace = try Trace(chromeJSON: [UInt8](data))
+    let trace = try Trace(chromeJSON: bytes())
     let steps = trace.steps
     guard !steps.isEmpty else { throw ValidationError("\(file) has no actions in it") }
     let shown = step ?? steps[steps.count / 2]
@@ -37,5 +35,15 @@ struct TraceCommand: AsyncParsableCommand {
     let drawing = TraceDrawing(title: "Step \(shown)")
     try Data(drawing.svg(trace, step: shown).utf8).write(to: URL(filePath: svg))
     Terminal.say("wrote \(svg): step \(shown), \(Percent(trace.bubble(ofStep: shown))) idle")
+  }
+
+  private func bytes() throws -> [UInt8] {
+    do {
+      return try readFile(file, limit: Trace.fileLimit)
+    } catch CheckpointError.tooLarge(_, let byteCount, let limit) {
+      throw ValidationError(
+        "\(file) has \(byteCount) bytes, and a trace may have \(limit); write one of fewer steps "
+          + "(chiasm train --trace … --stop-after 20)")
+    }
   }
 }

@@ -77,11 +77,12 @@ struct FileIdentity: Equatable, Sendable {
   }
 }
 
-/// A whole small file.
+/// A whole small file. Never blocks, whatever `path` names, and holds no more than `limit` bytes.
 ///
-/// - Throws: ``CheckpointError/tooLarge(file:byteCount:limit:)`` and what opening and reading
-///   throw.
-func readFile(_ path: String, limit: Int) throws -> [UInt8] {
+/// - Throws: ``CheckpointError/tooLarge(file:byteCount:limit:)``,
+///   ``CheckpointError/missingFile(_:)``, ``CheckpointError/notAFile(_:)``,
+///   ``CheckpointError/unreadable(file:reason:)``.
+public func readFile(_ path: String, limit: Int) throws -> [UInt8] {
   let file = try OpenFile(reading: path)
   guard file.byteCount <= limit else {
     throw CheckpointError.tooLarge(file: path, byteCount: file.byteCount, limit: limit)
@@ -104,7 +105,7 @@ func isFolder(_ path: String) -> Bool {
 func fileExists(_ path: String) -> Bool { access(path, F_OK) == 0 }
 
 /// Names in a folder, sorted; empty when it cannot be read.
-func folderEntries(_ path: String) -> [String] {
+public func folderEntries(_ path: String) -> [String] {
   guard let folder = opendir(path) else { return [] }
   defer { closedir(folder) }
   var names: [String] = []

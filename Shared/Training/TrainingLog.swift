@@ -137,7 +137,7 @@ extension TrainingLog {
 
 extension TrainingLog {
   /// Bytes of a log that are read at most.
-  static let fileLimit = 1 << 30
+  public static let fileLimit = 1 << 30
 
   /// Reads a whole train_log.jsonl. Empty lines are passed over, and so is a last line without
   /// its end: a run was killed while writing it.
