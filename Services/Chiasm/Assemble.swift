@@ -63,7 +63,12 @@ struct Assemble: ParsableCommand {
     case v1, v2
   }
 
+  func validate() throws {
+    do { _ = try ChatTemplate(named: template) } catch { throw ValidationError("\(error)") }
+  }
+
   func run() throws {
+    let chat = try ChatTemplate(named: template)
     let words = try Tokenizer(folder: tokenizer)
     var assembly = ModelAssembly(
       parts: ModelParts(
@@ -73,7 +78,8 @@ struct Assemble: ParsableCommand {
     assembly.selectLayer = selectLayer
     assembly.downsampleRatio = downsampleRatio
     assembly.pixelShuffle = psVersion == .v1 ? .v1 : .v2
-    assembly.template = template
+    assembly.template = chat.rawValue
+    assembly.endTokens = chat.stopIDs(words) + (words.eosID.map { [$0] } ?? [])
     assembly.systemMessage = systemMessage
     assembly.scalarType = type == .float32 ? .float32 : .bfloat16
     assembly.seed = seed

@@ -4,10 +4,11 @@
   import Musl
 #endif
 
-/// Makes a folder and those it lies in, where they do not exist.
+/// Makes a folder and those it lies in, where they do not exist, and has their names on disk.
 ///
-/// - Throws: ``CheckpointError/unwritable(file:reason:)``, ``CheckpointError/notAFolder(_:)``.
-func makeFolders(_ folder: String) throws {
+/// - Throws: ``CheckpointError/unwritable(file:reason:)``, ``CheckpointError/notAFolder(_:)``,
+///   ``CheckpointError/diskFull(file:byteCount:)``.
+public func makeFolders(_ folder: String) throws {
   var path = ""
   for part in folder.split(separator: "/", omittingEmptySubsequences: false) {
     path += path.isEmpty && !part.isEmpty && !folder.hasPrefix("/") ? "\(part)" : "/\(part)"
@@ -46,7 +47,7 @@ func prepareModelFolder(_ folder: String) throws {
 }
 
 /// Removes a folder with all it holds, as far as that can be done. Links are not followed.
-func removeFolder(_ path: String) {
+public func removeFolder(_ path: String) {
   for name in folderEntries(path) {
     let entry = "\(path)/\(name)"
     var status = stat()
