@@ -8,7 +8,7 @@
 ///
 /// - Throws: ``CheckpointError/unwritable(file:reason:)``, ``CheckpointError/notAFolder(_:)``,
 ///   ``CheckpointError/diskFull(file:byteCount:)``.
-public func makeFolders(_ folder: String) throws {
+func makeFolders(_ folder: String) throws {
   var path = ""
   for part in folder.split(separator: "/", omittingEmptySubsequences: false) {
     path += path.isEmpty && !part.isEmpty && !folder.hasPrefix("/") ? "\(part)" : "/\(part)"
