@@ -44,7 +44,10 @@ enum DataTable {
     let mean = Int(estimate.meanTokens.rounded())
     let image = Int(estimate.meanImageTokens.rounded())
     let learnt = Int(estimate.meanLearntTokens.rounded())
-    let batches = Rate(estimate.meanMicroBatches)
+    let isEven = estimate.microBatches.isMultiple(of: estimate.stepsPerEpoch)
+    let batches =
+      isEven
+      ? "\(estimate.microBatches / estimate.stepsPerEpoch)" : "\(Rate(estimate.meanMicroBatches))"
     let left =
       estimate.leftOut > 0
       ? "\(estimate.leftOut) samples of an epoch make no whole step and are left out of it, others "
