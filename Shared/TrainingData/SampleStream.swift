@@ -19,9 +19,18 @@ public final class SampleStream: Sendable, AsyncSequence {
     self.window = window
     let state = SampleStreamState(source, indices, window: window)
     self.state = state
+    // One thread is enough.
+    var isRead = false
+    var failure: (any Error)?
     for _ in 0..<Swift.min(Swift.max(workers, 1), indices.count) {
-      Workers.start { state.work() }
+      do {
+        try Workers.start { state.work() }
+        isRead = true
+      } catch {
+        failure = error
+      }
     }
+    if !isRead, let failure { state.fail(failure) }
   }
 
   deinit { state.stop() }
@@ -89,6 +98,9 @@ final class SampleStreamState: @unchecked Sendable {
   }
 
   // MARK: Workers
+
+  /// Says in the place of the first sample why none comes.
+  func fail(_ error: any Error) { put(.failure(error), 0) }
 
   func work() {
     while let position = claim() {

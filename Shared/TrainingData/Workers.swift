@@ -36,8 +36,12 @@ final class Monitor: @unchecked Sendable {
 /// Threads for work that blocks or takes long, which would hold up other tasks on the
 /// cooperative pool.
 enum Workers {
-  /// Runs `body` on a thread of its own. Without one, on the caller's.
-  static func start(_ body: @escaping @Sendable () -> Void) {
+  typealias Start = @Sendable (_ body: @escaping @Sendable () -> Void) throws -> Void
+
+  /// Runs `body` on a thread of its own.
+  ///
+  /// - Throws: ``TrainingDataError/noThread(reason:)``.
+  @Sendable static func start(_ body: @escaping @Sendable () -> Void) throws {
     final class Box: Sendable {
       let body: @Sendable () -> Void
       init(_ body: @escaping @Sendable () -> Void) { self.body = body }
@@ -52,26 +56,33 @@ enum Workers {
       }, box.toOpaque())
     guard status == 0 else {
       box.release()
-      return body()
+      throw TrainingDataError.noThread(reason: String(cString: strerror(status)))
     }
     pthread_detach(thread)
   }
 
-  /// Runs `body` for 0..<`count` on some threads and waits for all.
+  /// Runs `body` for 0..<`count` on some threads, fewer where the machine has no more, and waits
+  /// for all.
   ///
   /// - Parameter body: not called any more when the task is cancelled.
-  /// - Throws: `CancellationError`.
+  /// - Throws: `CancellationError`; ``TrainingDataError/noThread(reason:)`` when there is not one.
   static func each(
-    _ count: Int, workers: Int, _ body: @escaping @Sendable (Int) -> Void
+    _ count: Int, workers: Int, start: @escaping Start = Workers.start,
+    _ body: @escaping @Sendable (Int) -> Void
   ) async throws {
     guard count > 0 else { return }
     let progress = Progress(count: count, running: min(max(workers, 1), count))
     await withTaskCancellationHandler {
       await withCheckedContinuation { (continuation: CheckedContinuation<Void, Never>) in
         for _ in 0..<progress.initiallyRunning {
-          start {
-            while let index = progress.claim() { body(index) }
-            if progress.leave() { continuation.resume() }
+          do {
+            try start {
+              while let index = progress.claim() { body(index) }
+              if progress.leave() { continuation.resume() }
+            }
+          } catch {
+            // Those that run do the work of those that do not.
+            if progress.leave(error) { continuation.resume() }
           }
         }
       }
@@ -79,6 +90,7 @@ enum Workers {
       progress.stop()
     }
     try Task.checkCancellation()
+    if let failure = progress.failure { throw failure }
   }
 
   private final class Progress: @unchecked Sendable {
@@ -87,6 +99,7 @@ enum Workers {
     private let count: Int
     private var next = 0
     private var running: Int
+    private var failures: [any Error] = []
 
     init(count: Int, running: Int) {
       self.count = count
@@ -102,9 +115,17 @@ enum Workers {
       }
     }
 
+    /// Why not one thread ran.
+    var failure: (any Error)? {
+      monitor.locked { failures.count == initiallyRunning ? failures.first : nil }
+    }
+
     /// Whether the caller was the last.
-    func leave() -> Bool {
+    ///
+    /// - Parameter failure: why the caller never ran.
+    func leave(_ failure: (any Error)? = nil) -> Bool {
       monitor.locked {
+        if let failure { failures.append(failure) }
         running -= 1
         return running == 0
       }
