@@ -32,6 +32,8 @@ public struct TrainingStart: Sendable, Equatable, Codable {
   public var step = 0
   public var steps = 0
   public var samples = 0
+  /// Samples of an epoch that make no whole step, others in every epoch.
+  public var leftOut = 0
   /// Samples of the data that are left out, for their flaws.
   public var skipped = 0
   public var parameters = 0

@@ -125,6 +125,11 @@ public actor TrainingRun {
       await events(.warning("what was learnt is not on disk: \(last ?? "there is no checkpoint")"))
     }
     try writeTrace()
+    if let trace, let missing = trace.firstMissingStep {
+      await events(
+        .warning(
+          "the trace ends before step \(missing): more than \(trace.limit) actions are not kept"))
+    }
     if let replicas { ReplicaFolder.clear(replicas) }
     return TrainingEnd(
       reason: step >= steps
@@ -280,6 +285,7 @@ public actor TrainingRun {
     start.step = step
     start.steps = steps
     start.samples = source.length.samples
+    start.leftOut = source.length.leftOut
     start.skipped = source.skipped
     for held in (layout?.shares ?? []) {
       for entry in held.model.flatMap(\.entries) {
