@@ -20,6 +20,9 @@ public struct StageOptions: Sendable {
   public var arenaBytes: Int
   /// Image rows of sequences that are not over, in bytes.
   public var pictureBytes: Int
+  /// Pixels of a training step that wait for their forward pass, in bytes; those of one
+  /// micro-batch may take more.
+  public var pixelBytes = 256 << 20
 
   public init(
     model: String, slice: Slice = .stage(0, of: 1), next: Next? = nil,

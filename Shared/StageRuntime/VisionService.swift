@@ -16,7 +16,7 @@ public final class VisionService: StageService {
   private let layers: Range<Int>
   private let core: StageCore
   private let memory: StageMemory
-  private let training: TrainingService
+  let training: TrainingService
 
   /// Maps the slice's weights.
   ///
@@ -57,6 +57,7 @@ public final class VisionService: StageService {
               isFirstOfPart: layers.lowerBound == 0, isLastOfPart: layers.upperBound == count,
               next: 0)
           ]), model: options.model, device: options.device, threads: options.threads,
+        pixelBytes: options.pixelBytes,
         make: { weights, device, options, _ in
           [
             try VisionTrainer(

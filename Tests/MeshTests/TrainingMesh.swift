@@ -114,6 +114,8 @@ final class TrainingMesh: Sendable {
     var arenaBytes = 64 << 20
     /// Whether all stages are child processes spoken to over standard input and output.
     var areChildren = false
+    /// Bytes of pixels that wait in the first stage.
+    var pixelBytes = 256 << 20
 
     var testDescription: String {
       let way = areChildren ? "stdio" : usesTCP ? "tcp" : "unix, arenas of \(arenaBytes)"
@@ -140,15 +142,16 @@ final class TrainingMesh: Sendable {
       _ name: String, _ slice: StageOptions.Slice,
       make: @escaping @Sendable (StageOptions) throws -> any StageService
     ) async throws {
-      let options = StageOptions(
+      var options = StageOptions(
         model: model.folder, slice: slice, next: next.map { .endpoint($0) }, cacheTokens: 256,
         arenaBytes: plan.arenaBytes)
+      options.pixelBytes = plan.pixelBytes
       let address = next?.description
       let host = StageHost(
         // Whoever closes a ring has to know where before it is there.
         plan.usesTCP && (ring == nil || name != "language-0")
           ? .loopback : directory.socket(name), stand: nil
-      ) {
+      ) { [options] in
         guard plan.areChildren else { return try make(options).router }
         let command = Executables.stage(name, options, next: address)
         return Bridge.router(to: Channel(.exec(command: command)))

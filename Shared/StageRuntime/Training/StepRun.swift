@@ -18,6 +18,7 @@ import Transport
 struct StepRun {
   let core: StageCore
   let worker: TrainingWorker
+  let pixels: PixelRoom
   let shape: TrainingShape
   let step: TrainingStep
   let request: TrainingStepRequest
@@ -29,11 +30,12 @@ struct StepRun {
   private var senders: [TrainingPlace: Connection] = [:]
 
   init(
-    core: StageCore, worker: TrainingWorker, shape: TrainingShape, step: TrainingStep,
-    request: TrainingStepRequest, deadline: Deadline?, origin: Int
+    core: StageCore, worker: TrainingWorker, pixels: PixelRoom, shape: TrainingShape,
+    step: TrainingStep, request: TrainingStepRequest, deadline: Deadline?, origin: Int
   ) {
     self.core = core
     self.worker = worker
+    self.pixels = pixels
     self.shape = shape
     self.step = step
     self.request = request
@@ -145,8 +147,10 @@ struct StepRun {
   ) async throws -> Parcel<ForwardRequest>? {
     let chunk = shape.chunks[place.chunk]
     var input: Tensor?
+    // Gone when this returns: what the backward pass needs of them, the slice has copied.
+    var held: HeldPixels?
     if shape.takesPixels(place.chunk) {
-      input = fed.pixels
+      held = try await step.takePixels(place.microBatch, from: pixels)
     } else if fed.inputs[place.chunk] != nil {
       let arrival = try await step.activations.take(place)
       input = arrival.tensor
@@ -157,9 +161,10 @@ struct StepRun {
       output = try await room(outputShape, place, holding: &input)
     }
     let (worker, step, forwardOnly) = (worker, step, request.forwardOnly)
-    try await compute(action) { [input, output] in
+    try await compute(action) { [input, held, output] in
       let loss = try worker.forward(
-        place, fed, step: step.key.step, input: input, into: output, forwardOnly: forwardOnly)
+        place, fed, step: step.key.step, input: held?.tensor ?? input, into: output,
+        forwardOnly: forwardOnly)
       if forwardOnly, input != nil, chunk.needsInputGradient {
         try step.replies.put(nil, at: place)
       }

@@ -16,6 +16,8 @@ final class TrainingService: Sendable {
     var model: String
     var device: String
     var threads: Int
+    /// Bytes of pixels that wait for their forward pass, at most.
+    var pixelBytes = 0
     /// Makes the slices that train. Runs on the computing thread, as the others do.
     var make:
       @Sendable (
@@ -31,6 +33,7 @@ final class TrainingService: Sendable {
   private let recipe: Recipe
   private let worker = TrainingWorker()
   private let session = TrainingSession()
+  let pixels: PixelRoom
   /// Set by the last Prepare.
   private let shape: Mutex<TrainingShape>
   private let isSaving = Mutex(false)
@@ -41,19 +44,20 @@ final class TrainingService: Sendable {
     self.core = core
     self.recipe = recipe
     shape = Mutex(recipe.shape)
+    pixels = PixelRoom(bound: recipe.pixelBytes)
   }
 
   /// Adds what training holds: parameters, gradients and moments; a snapshot of parameters and
-  /// moments; and the most that was kept for backward passes so far.
+  /// moments; and the most that was kept for backward passes, and of pixels, so far.
   func fill(_ description: inout StageDescription) {
     let bytes = trainingBytes.load(ordering: .relaxed)
     description.workingBytes +=
-      bytes + bytes / 4 * 3 + peakSavedBytes.load(ordering: .relaxed)
+      bytes + bytes / 4 * 3 + peakSavedBytes.load(ordering: .relaxed) + pixels.peakBytes
   }
 
   func register(in router: inout Router) {
     router.handle(Methods.Trainer.prepare) { payload, _ in try await self.prepare(payload.message) }
-    router.handle(Methods.Trainer.feed) { payload, _ in try await self.feed(payload) }
+    router.handleParcel(Methods.Trainer.feed) { parcel, _ in try await self.feed(parcel) }
     router.handle(Methods.Trainer.step) { payload, context in
       try await self.step(payload.message, context)
     }
@@ -130,15 +134,62 @@ final class TrainingService: Sendable {
 
   // MARK: A step
 
-  private func feed(_ payload: Payload<FeedRequest>) async throws -> Payload<FeedReply> {
-    let request = payload.message
-    let shape = shape.withLock { $0 }
+  private func feed(_ parcel: Parcel<FeedRequest>) async throws -> Payload<FeedReply> {
+    let request = parcel.message
     try session.requireReady()
+    // The sender's memory goes back before anybody waits for room for the next.
+    let step = try await take(parcel)
+    try await step?.roomForPixels(after: request.microBatch, in: pixels)
+    return Payload(FeedReply())
+  }
+
+  /// - Returns: the step, if there were pixels.
+  private func take(_ parcel: Parcel<FeedRequest>) async throws -> TrainingStep? {
+    let request = parcel.message
+    let key = TrainingStep.Key(step: request.step, attempt: request.attempt)
+    let tensors = parcel.takeTensors()
+    guard request.samples.isEmpty, !tensors.isEmpty else {
+      let fed = try await layout(request, tensors)
+      let step = try session.stepToFeed(key)
+      try step.feed(fed, microBatch: request.microBatch)
+      guard let pixels = tensors.first else { return nil }
+      try await step.put(pixels.tensor, of: request.microBatch, in: self.pixels)
+      return step
+    }
+    let step = try session.stepToReceive(key)
+    guard let fed = step.fed(request.microBatch) else {
+      throw RPCError(
+        .failedPrecondition,
+        "pixels of micro-batch \(request.microBatch) of \(key), which was not fed here")
+    }
+    try shape.withLock { $0 }.check(fed.microBatch, pixels: tensors)
+    try TrainingService.check(tensors[0].tensor, fed, request)
+    try await step.put(tensors[0].tensor, of: request.microBatch, in: pixels)
+    return step
+  }
+
+  /// - Throws: INVALID_ARGUMENT for pixels that are none of the micro-batch's.
+  private static func check(
+    _ pixels: Tensor, _ fed: TrainingStep.Fed, _ request: FeedRequest
+  ) throws {
+    guard pixels.scalarType == .float32, pixels.shape == fed.inputs[0] else {
+      throw RPCError(
+        .invalidArgument,
+        "pixels of micro-batch \(request.microBatch) are \(pixels.scalarType) \(pixels.shape), "
+          + "expected float32 \(fed.inputs[0] ?? [])")
+    }
+  }
+
+  /// What the stage has to know of a micro-batch.
+  private func layout(
+    _ request: FeedRequest, _ tensors: [Attachment]
+  ) async throws -> TrainingStep.Fed {
+    let shape = shape.withLock { $0 }
     let microBatch = MicroBatch(
       samples: request.samples.map { .init(key: $0.key, tokens: $0.tokens, tiles: $0.tiles) },
       ids: shape.takesTokens ? request.tokens : [],
       labels: shape.takesLabels ? request.labels : [], lossScale: request.lossScale)
-    try shape.check(microBatch, pixels: payload.tensors)
+    try shape.check(microBatch, pixels: tensors)
     let worker = worker
     let (inputs, outputs) = try await core.compute(isLimited: false) { _ in
       let slices = try worker.prepared().slices
@@ -156,19 +207,9 @@ final class TrainingService: Sendable {
             + "smaller")
       }
     }
-    let pixels = payload.tensors.first?.tensor
-    if let pixels, pixels.scalarType != .float32 || pixels.shape != inputs[0] {
-      throw RPCError(
-        .invalidArgument,
-        "pixels of micro-batch \(request.microBatch) are \(pixels.scalarType) \(pixels.shape), "
-          + "expected float32 \(inputs[0] ?? [])")
-    }
-    let step = try session.stepToFeed(.init(step: request.step, attempt: request.attempt))
-    try step.feed(
-      .init(
-        microBatch: microBatch, inputs: inputs, outputs: outputs, pixels: pixels?.onHeap()),
-      microBatch: request.microBatch)
-    return Payload(FeedReply())
+    let fed = TrainingStep.Fed(microBatch: microBatch, inputs: inputs, outputs: outputs)
+    if let pixels = tensors.first { try TrainingService.check(pixels.tensor, fed, request) }
+    return fed
   }
 
   private func step(
@@ -178,9 +219,9 @@ final class TrainingService: Sendable {
     let shape = shape.withLock { $0 }
     try StepRun.check(request, chunks: shape.chunks.count)
     let step = try session.begin(.init(step: request.step, attempt: request.attempt))
-    let outcome = try await step.run { [core, worker, session] in
+    let outcome = try await step.run { [core, worker, pixels, session] in
       var run = StepRun(
-        core: core, worker: worker, shape: shape, step: step, request: request,
+        core: core, worker: worker, pixels: pixels, shape: shape, step: step, request: request,
         deadline: context.deadline, origin: origin)
       do {
         let outcome = try await run.run()

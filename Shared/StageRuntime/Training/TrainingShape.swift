@@ -47,9 +47,10 @@ struct TrainingShape: Sendable {
     if takesLabels, microBatch.labels.count != microBatch.rows {
       throw refuse("\(microBatch.labels.count) labels for \(microBatch.rows) tokens")
     }
-    let wanted = takesPixels(0) && microBatch.tiles > 0 ? 1 : 0
-    guard pixels.count == wanted else {
-      throw refuse("\(pixels.count) tensors beside a micro-batch, expected \(wanted)")
+    // They may also come later.
+    let most = takesPixels(0) && microBatch.tiles > 0 ? 1 : 0
+    guard pixels.count <= most else {
+      throw refuse("\(pixels.count) tensors beside a micro-batch, expected \(most) at most")
     }
   }
 }

@@ -21,7 +21,6 @@ final class TrainingStep: Sendable {
     /// Of each chunk: what comes in and what goes on; nil: nothing does.
     let inputs: [[Int]?]
     let outputs: [[Int]?]
-    let pixels: Tensor?
   }
 
   /// An activation, and whom its gradient goes to.
@@ -30,14 +29,24 @@ final class TrainingStep: Sendable {
     let sender: Connection
   }
 
+  private typealias Wait = Task<Void, any Error>
+
   private struct State {
     var fed: [Int: Fed] = [:]
+    /// Micro-batches whose pixels are here, on their way, or were.
+    var pixels: Set<Int> = []
+    /// The one whose pixels the forward pass waits for.
+    var awaited: Int?
+    /// What waits in calls.
+    var waits: [Int: Wait] = [:]
+    var nextWait = 0
     var task: Task<StepOutcome, any Error>?
     var failure: RPCError?
   }
 
   let key: Key
   let activations = Mailbox<Arrival>("activations")
+  private let pixels = Mailbox<HeldPixels>("pixels")
   /// Gradients of what this stage handed on.
   let gradients = Mailbox<Tensor>("gradients")
   /// Gradients of what came in, for the calls that brought it; nil: there is none.
@@ -61,6 +70,80 @@ final class TrainingStep: Sendable {
   }
 
   func fed(_ microBatch: Int) -> Fed? { state.withLock { $0.fed[microBatch] } }
+
+  // MARK: Pixels
+
+  /// Puts pixels where the forward pass finds them, as soon as the room has place for them.
+  ///
+  /// - Throws: ALREADY_EXISTS for those of a micro-batch that came before; ABORTED when the step
+  ///   ends first.
+  func put(_ tensor: Tensor, of microBatch: Int, in room: PixelRoom) async throws {
+    guard state.withLock({ $0.pixels.insert(microBatch).inserted }) else {
+      throw RPCError(.alreadyExists, "pixels of micro-batch \(microBatch) of \(key) came twice")
+    }
+    do {
+      try await whileOpen { [self] in
+        let held = try await room.hold(tensor) { [self] in isAwaited(microBatch) }
+        try pixels.put(held, at: TrainingPlace(microBatch: microBatch, chunk: 0))
+      }
+    } catch {
+      state.withLock { _ = $0.pixels.remove(microBatch) }
+      throw error
+    }
+  }
+
+  /// Waits until the room has place for the pixels that come next after a micro-batch's.
+  ///
+  /// - Throws: ABORTED when the step ends first.
+  func roomForPixels(after microBatch: Int, in room: PixelRoom) async throws {
+    let next = state.withLock { state in
+      state.fed.filter {
+        $0.key > microBatch && $0.value.microBatch.tiles > 0 && !state.pixels.contains($0.key)
+      }.min { $0.key < $1.key }
+    }
+    guard let (next, fed) = next, let shape = fed.inputs.first ?? nil else { return }
+    let bytes = shape.reduce(MemoryLayout<Float>.size, *)
+    try await whileOpen { [self] in
+      try await room.wait(for: bytes) { [self] in isAwaited(next) }
+    }
+  }
+
+  /// The pixels of a micro-batch, waiting for them where they have not come.
+  func takePixels(_ microBatch: Int, from room: PixelRoom) async throws -> HeldPixels {
+    state.withLock { $0.awaited = microBatch }
+    defer { state.withLock { $0.awaited = nil } }
+    room.reconsider()
+    return try await pixels.take(TrainingPlace(microBatch: microBatch, chunk: 0))
+  }
+
+  private func isAwaited(_ microBatch: Int) -> Bool {
+    state.withLock { $0.awaited == microBatch }
+  }
+
+  /// Runs something that waits, until the step fails.
+  ///
+  /// - Throws: ABORTED when it does.
+  private func whileOpen(_ body: @escaping @Sendable () async throws -> Void) async throws {
+    let (task, id) = state.withLock { state in
+      let task = Wait(operation: body)
+      if state.failure != nil { task.cancel() }
+      defer { state.nextWait += 1 }
+      state.waits[state.nextWait] = task
+      return (task, state.nextWait)
+    }
+    defer { state.withLock { $0.waits[id] = nil } }
+    do {
+      try await withTaskCancellationHandler {
+        try await task.value
+      } onCancel: {
+        task.cancel()
+      }
+    } catch {
+      throw failure.map(ended) ?? error
+    }
+  }
+
+  // MARK: Its end
 
   /// Why the step failed; nil while it has not.
   var failure: RPCError? { state.withLock { $0.failure } }
@@ -90,19 +173,26 @@ final class TrainingStep: Sendable {
   /// Ends everything that waits in this step, with `error`; others in the mesh, who only lose
   /// their neighbour by it, see ABORTED. Only the first error counts.
   func fail(_ error: RPCError) {
-    let task: Task<StepOutcome, any Error>? = state.withLock { state in
-      guard state.failure == nil else { return nil }
+    let (task, waits) = state.withLock { state -> (Task<StepOutcome, any Error>?, [Wait]) in
+      guard state.failure == nil else { return (nil, []) }
       state.failure = error
-      return state.task
+      return (state.task, Array(state.waits.values))
     }
-    close(error.code == .aborted ? error : RPCError(.aborted, "\(key) ended: \(error.message)"))
+    close(ended(error))
     task?.cancel()
+    for wait in waits { wait.cancel() }
+  }
+
+  /// What those see who only waited for the step.
+  private func ended(_ error: RPCError) -> RPCError {
+    error.code == .aborted ? error : RPCError(.aborted, "\(key) ended: \(error.message)")
   }
 
   /// Turns away what still comes. Replies that are there go out: calls that brought an
   /// activation may come for its gradient after the last action.
   func end() {
     let error = RPCError(.failedPrecondition, "\(key) is over")
+    pixels.close(error)
     activations.close(error)
     gradients.close(error)
     replies.close(error, keepsValues: true)
@@ -110,6 +200,7 @@ final class TrainingStep: Sendable {
 
   /// Drops everything that came and nobody took; what still comes is turned away.
   private func close(_ error: RPCError) {
+    pixels.close(error)
     activations.close(error)
     gradients.close(error)
     replies.close(error)
