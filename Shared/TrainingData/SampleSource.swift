@@ -168,43 +168,64 @@ public final class SampleSource: Sendable {
   }
 
   func open(_ place: Place) throws -> Opened {
-    let dataset = datasets[place.dataset].meta
     let record = try record(place)
     // What is wrong with the words is said before what is wrong with the pictures.
     let turns = try SampleEncoder.turns(record)
+    let (files, tiles) = try openPictures(record, place)
+    return Opened(
+      place: place, encoded: try encoder.encode(turns, tiles: tiles), files: files, tiles: tiles)
+  }
+
+  /// Reads the files of a sample's pictures.
+  func openPictures(
+    _ record: SampleRecord, _ place: Place
+  ) throws -> (files: [PictureProcessor.File], tiles: [Int]) {
+    let dataset = datasets[place.dataset].meta
     let files = try record.images.map { try pictures.open($0, in: dataset.roots) }
     let tiles = files.map {
       pictures.tileCount(
         width: $0.width, height: $0.height, maxTiles: dataset.maxDynamicPatch)
     }
-    return Opened(
-      place: place, encoded: try encoder.encode(turns, tiles: tiles), files: files, tiles: tiles)
+    return (files, tiles)
   }
 
-  /// Bytes that a sample takes when it is loaded.
-  func byteCount(_ opened: Opened) -> Int {
+  /// Bytes of decoded tiles.
+  func byteCount(tiles: [Int]) -> Int {
     let tile = 3 * pictures.imageSize * pictures.imageSize * MemoryLayout<Float>.size
-    return opened.tiles.reduce(0, +) * tile + opened.encoded.ids.count * 8
+    return tiles.reduce(0, +) * tile
+  }
+
+  /// Bytes of ids and labels.
+  func byteCount(_ encoded: SampleEncoder.Encoded) -> Int { encoded.ids.count * 8 }
+
+  /// Decodes pictures; nil: there are none.
+  func decode(
+    _ files: [PictureProcessor.File], tiles: [Int], _ place: Place
+  ) throws -> Tensor? {
+    guard !files.isEmpty else { return nil }
+    let maxTiles = datasets[place.dataset].meta.maxDynamicPatch
+    let size = pictures.imageSize
+    let whole = Tensor(uninitialized: .float32, [tiles.reduce(0, +), 3, size, size])
+    var row = 0
+    for (file, tiles) in zip(files, tiles) {
+      try pictures.write(
+        pictures.decode(file), into: whole.rows(row..<row + tiles), maxTiles: maxTiles)
+      row += tiles
+    }
+    return whole
   }
 
   func finish(_ opened: Opened, key: Int) throws -> TrainingSample {
-    let maxTiles = datasets[opened.place.dataset].meta.maxDynamicPatch
-    var pixels: Tensor?
-    if !opened.files.isEmpty {
-      let size = pictures.imageSize
-      let whole = Tensor(
-        uninitialized: .float32, [opened.tiles.reduce(0, +), 3, size, size])
-      var row = 0
-      for (file, tiles) in zip(opened.files, opened.tiles) {
-        try pictures.write(
-          pictures.decode(file), into: whole.rows(row..<row + tiles), maxTiles: maxTiles)
-        row += tiles
-      }
-      pixels = whole
-    }
-    return TrainingSample(
-      key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels, pixels: pixels,
+    TrainingSample(
+      key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels,
+      pixels: try decode(opened.files, tiles: opened.tiles, opened.place),
       source: source(opened.place))
+  }
+
+  func outline(_ opened: Opened, key: Int) -> TrainingSample {
+    TrainingSample(
+      key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels,
+      tiles: opened.tiles.reduce(0, +), source: source(opened.place))
   }
 
   /// Reads a sample: its line, its pictures.

@@ -1,23 +1,26 @@
-/// Samples in a given order, read ahead by threads of their own.
+/// Samples in a given order, or parts of them, read ahead by threads of their own.
 ///
 /// The order is that of the indices, whatever the number of workers. What is read ahead takes at
 /// most ``window`` bytes, and one sample more; besides, each worker holds the picture it decodes.
 /// Ends when it has given all samples, when one cannot be read, or when nobody holds it any more.
-public final class SampleStream: Sendable, AsyncSequence {
-  public typealias Element = TrainingSample
+public final class SampleStream<Element: Sendable>: Sendable, AsyncSequence {
+  /// Waits until so many bytes may be read ahead, too.
+  typealias Reserve = (Int) throws -> Void
 
-  /// Bytes of samples read ahead.
+  /// Bytes read ahead.
   public let window: Int
-  private let state: SampleStreamState
+  private let state: SampleStreamState<Element>
 
   /// - Parameters:
   ///   - indices: numbers of samples, in the order in which they come.
   ///   - workers: threads that read, 1 at least.
-  public init(
-    _ source: SampleSource, _ indices: [Int], workers: Int = 2, window: Int = 256 << 20
+  ///   - load: reads a sample; called by any thread.
+  init(
+    _ indices: [Int], workers: Int, window: Int,
+    load: @escaping @Sendable (Int, Reserve) throws -> Element
   ) {
     self.window = window
-    let state = SampleStreamState(source, indices, window: window)
+    let state = SampleStreamState(indices, window: window, load: load)
     self.state = state
     // One thread is enough.
     var isRead = false
@@ -40,7 +43,7 @@ public final class SampleStream: Sendable, AsyncSequence {
   ///
   /// - Throws: ``TrainingDataError`` in the place of a sample that cannot be read, and
   ///   `CancellationError`.
-  public func next() async throws -> TrainingSample? {
+  public func next() async throws -> Element? {
     try await withTaskCancellationHandler {
       try await withCheckedThrowingContinuation { state.take($0) }
     } onCancel: {
@@ -55,15 +58,63 @@ public final class SampleStream: Sendable, AsyncSequence {
 
   public struct Iterator: AsyncIteratorProtocol {
     let stream: SampleStream
-    public func next() async throws -> TrainingSample? { try await stream.next() }
+    public func next() async throws -> Element? { try await stream.next() }
+  }
+}
+
+extension SampleStream where Element == TrainingSample {
+  /// Whole samples.
+  public convenience init(
+    _ source: SampleSource, _ indices: [Int], workers: Int = 2, window: Int = 256 << 20
+  ) {
+    self.init(indices, workers: workers, window: window) { index, reserve in
+      let place = source.place(ofSample: index)
+      return try source.placing(place) {
+        let opened = try source.open(place)
+        try reserve(source.byteCount(opened.encoded) + source.byteCount(tiles: opened.tiles))
+        return try source.finish(opened, key: index)
+      }
+    }
+  }
+
+  /// Samples without their pixels.
+  public convenience init(
+    outlinesOf source: SampleSource, _ indices: [Int], workers: Int = 2, window: Int = 16 << 20
+  ) {
+    self.init(indices, workers: workers, window: window) { index, reserve in
+      let place = source.place(ofSample: index)
+      return try source.placing(place) {
+        let opened = try source.open(place)
+        try reserve(source.byteCount(opened.encoded))
+        return source.outline(opened, key: index)
+      }
+    }
+  }
+}
+
+extension SampleStream where Element == SamplePixels {
+  /// The pixels of samples.
+  public convenience init(
+    pixelsOf source: SampleSource, _ indices: [Int], workers: Int = 2, window: Int = 256 << 20
+  ) {
+    self.init(indices, workers: workers, window: window) { index, reserve in
+      let place = source.place(ofSample: index)
+      return try source.placing(place) {
+        let (files, tiles) = try source.openPictures(source.record(place), place)
+        try reserve(source.byteCount(tiles: tiles))
+        return SamplePixels(
+          key: UInt64(index), tensor: try source.decode(files, tiles: tiles, place),
+          source: source.source(place))
+      }
+    }
   }
 }
 
 /// What the workers of a stream and its reader share.
-final class SampleStreamState: @unchecked Sendable {
-  private typealias Reader = CheckedContinuation<TrainingSample?, any Error>
+final class SampleStreamState<Element: Sendable>: @unchecked Sendable {
+  private typealias Reader = CheckedContinuation<Element?, any Error>
 
-  private let source: SampleSource
+  private let load: @Sendable (Int, SampleStream<Element>.Reserve) throws -> Element
   private let indices: [Int]
   private let window: Int
   private let monitor = Monitor()
@@ -72,16 +123,19 @@ final class SampleStreamState: @unchecked Sendable {
   /// The next position that a worker takes, and the reader.
   private var claimed = 0
   private var wanted = 0
-  private var reader: CheckedContinuation<TrainingSample?, any Error>?
-  private var ready: [Int: Result<TrainingSample, any Error>] = [:]
+  private var reader: Reader?
+  private var ready: [Int: Result<Element, any Error>] = [:]
   private var reserved: [Int: Int] = [:]
   private var heldBytes = 0
   private var peak = 0
 
-  init(_ source: SampleSource, _ indices: [Int], window: Int) {
-    self.source = source
+  init(
+    _ indices: [Int], window: Int,
+    load: @escaping @Sendable (Int, SampleStream<Element>.Reserve) throws -> Element
+  ) {
     self.indices = indices
     self.window = window
+    self.load = load
   }
 
   var peakBytes: Int { monitor.locked { peak } }
@@ -104,13 +158,9 @@ final class SampleStreamState: @unchecked Sendable {
 
   func work() {
     while let position = claim() {
-      let index = indices[position]
-      let result = Result<TrainingSample, any Error> {
-        let place = source.place(ofSample: index)
-        return try source.placing(place) {
-          let opened = try source.open(place)
-          guard reserve(source.byteCount(opened), position) else { throw CancellationError() }
-          return try source.finish(opened, key: index)
+      let result = Result<Element, any Error> {
+        try load(indices[position]) { bytes in
+          guard reserve(bytes, position) else { throw CancellationError() }
         }
       }
       put(result, position)
@@ -140,8 +190,8 @@ final class SampleStreamState: @unchecked Sendable {
     }
   }
 
-  private func put(_ result: Result<TrainingSample, any Error>, _ position: Int) {
-    let handOver: (Reader, Result<TrainingSample, any Error>)? = monitor.locked {
+  private func put(_ result: Result<Element, any Error>, _ position: Int) {
+    let handOver: (Reader, Result<Element, any Error>)? = monitor.locked {
       guard !isStopped else { return nil }
       ready[position] = result
       guard position == wanted, let reader else { return nil }
@@ -153,8 +203,8 @@ final class SampleStreamState: @unchecked Sendable {
 
   // MARK: Reader
 
-  func take(_ continuation: CheckedContinuation<TrainingSample?, any Error>) {
-    let answer: Result<TrainingSample?, any Error>? = monitor.locked {
+  func take(_ continuation: CheckedContinuation<Element?, any Error>) {
+    let answer: Result<Element?, any Error>? = monitor.locked {
       if isStopped { return .failure(CancellationError()) }
       if wanted == indices.count { return .success(nil) }
       if let result = takeReady() { return result.map { $0 } }
@@ -166,7 +216,7 @@ final class SampleStreamState: @unchecked Sendable {
   }
 
   /// Takes the wanted sample out, if it is there. Locked.
-  private func takeReady() -> Result<TrainingSample, any Error>? {
+  private func takeReady() -> Result<Element, any Error>? {
     guard let result = ready.removeValue(forKey: wanted) else { return nil }
     heldBytes -= reserved.removeValue(forKey: wanted) ?? 0
     wanted += 1

@@ -21,7 +21,9 @@ public struct TrainingSample: Sendable {
   public var ids: [Int32]
   /// For each token itself where it is learnt, else −100; not shifted.
   public var labels: [Int32]
-  /// Normalized pixels [tiles, 3, H, W] of all pictures in order; nil: text only.
+  /// Tiles of all pictures together; 0: text only.
+  public var tiles: Int
+  /// Normalized pixels [tiles, 3, H, W] of all pictures in order; nil: text only, or not decoded.
   public var pixels: Tensor?
   public var source: Source
 
@@ -31,7 +33,28 @@ public struct TrainingSample: Sendable {
     self.key = key
     self.ids = ids
     self.labels = labels
+    tiles = pixels?.shape[0] ?? 0
     self.pixels = pixels
     self.source = source
   }
+
+  /// A sample whose pictures are not decoded.
+  public init(key: UInt64, ids: [Int32], labels: [Int32], tiles: Int, source: Source) {
+    self.key = key
+    self.ids = ids
+    self.labels = labels
+    self.tiles = tiles
+    self.source = source
+  }
+}
+
+/// What a sample's pictures are to the model.
+public struct SamplePixels: Sendable {
+  /// The sample's.
+  public var key: UInt64
+  /// Normalized pixels [tiles, 3, H, W] of all pictures in order; nil: text only.
+  public var tensor: Tensor?
+  public var source: TrainingSample.Source
+
+  public var tiles: Int { tensor?.shape[0] ?? 0 }
 }

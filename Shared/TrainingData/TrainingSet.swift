@@ -19,8 +19,22 @@ public struct TrainingSet: Sendable {
   /// A stream of samples by their numbers in the source.
   public func stream(
     _ indices: [Int], workers: Int = 2, window: Int = 256 << 20
-  ) -> SampleStream {
+  ) -> SampleStream<TrainingSample> {
     SampleStream(source, indices, workers: workers, window: window)
+  }
+
+  /// The same without their pixels: their pictures' headers are read.
+  public func outlines(
+    _ indices: [Int], workers: Int = 2, window: Int = 16 << 20
+  ) -> SampleStream<TrainingSample> {
+    SampleStream(outlinesOf: source, indices, workers: workers, window: window)
+  }
+
+  /// The pixels alone.
+  public func pixels(
+    _ indices: [Int], workers: Int = 2, window: Int = 256 << 20
+  ) -> SampleStream<SamplePixels> {
+    SampleStream(pixelsOf: source, indices, workers: workers, window: window)
   }
 }
 

@@ -234,9 +234,14 @@ private struct Poisoned: StepSource {
   func position(after done: Int) -> (epoch: Int, samples: Int) { source.position(after: done) }
 
   func batch(after done: Int) async throws -> StepBatch {
-    let batch = try await source.batch(after: done)
-    if done + 1 == step, let pixels = batch.pixels.compactMap({ $0 }).first {
-      pixels.withElements(of: Float.self) { $0[0] = .nan }
+    var batch = try await source.batch(after: done)
+    guard done + 1 == step else { return batch }
+    let first = batch.plan.microBatches.firstIndex { $0.tiles > 0 }
+    let pixels = batch.pixels
+    batch.pixels = { index in
+      let tensor = try await pixels(index)
+      if index == first { tensor.withElements(of: Float.self) { $0[0] = .nan } }
+      return tensor
     }
     return batch
   }

@@ -3,7 +3,6 @@ import InternVL
 import Logging
 import Messages
 import Sequencer
-import StageRuntime
 import Support
 import Synchronization
 import Tensors
@@ -11,6 +10,8 @@ import Testing
 import Training
 import TrainingData
 import Transport
+
+@testable import StageRuntime
 
 #if canImport(Glibc)
   import Glibc
@@ -150,6 +151,8 @@ struct RunPlan: Sendable, CustomTestStringConvertible {
   var schedule = ScheduleKind.oneForwardOneBackward
   var recompute = Recompute.full
   var areChildren = false
+  /// Bytes of pixels that wait in the first stage.
+  var pixelBytes = 256 << 20
 
   var testDescription: String {
     "\(vision) \(language) \(schedule.rawValue) recompute \(recompute.rawValue)"
@@ -163,23 +166,33 @@ final class RunMesh: Sendable {
   let hosts: [String: StageHost]
   let addresses: StageAddresses
   let session: StageSession
+  private let first = FirstStage()
+
+  /// The most bytes of pixels that the first stage has held.
+  var peakPixelBytes: Int? { first.service.withLock { $0?.training.pixels.peakBytes } }
+
+  private final class FirstStage: Sendable {
+    let service = Mutex<VisionService?>(nil)
+  }
 
   init(_ plan: RunPlan, model: String) async throws {
     let directory = try SocketDirectory()
     self.directory = directory
     var hosts: [String: StageHost] = [:]
     let isRing = (plan.language.first?.count ?? 1) > 1
+    let first = first
     var next: Endpoint? = isRing ? directory.socket("language-0") : nil
 
     func host(
       _ name: String, _ slice: StageOptions.Slice,
       make: @escaping @Sendable (StageOptions) throws -> any StageService
     ) async throws -> Endpoint {
-      let options = StageOptions(
+      var options = StageOptions(
         model: model, slice: slice, next: next.map { .endpoint($0) },
         cacheTokens: 1024)
+      options.pixelBytes = plan.pixelBytes
       let following = next?.description
-      let host = StageHost(directory.socket(name), stand: nil) {
+      let host = StageHost(directory.socket(name), stand: nil) { [options] in
         guard plan.areChildren else { return try make(options).router }
         return Bridge.router(
           to: Channel(.exec(command: RunMesh.command(name, options, next: following))))
@@ -204,7 +217,9 @@ final class RunMesh: Sendable {
     for (index, layers) in plan.vision.enumerated().reversed() {
       vision.insert(
         try await host("vision-\(index)", .layers(layers)) {
-          try VisionService($0, logger: .quiet)
+          let stage = try VisionService($0, logger: .quiet)
+          if index == 0 { first.service.withLock { $0 = stage } }
+          return stage
         }, at: 0)
     }
     self.hosts = hosts

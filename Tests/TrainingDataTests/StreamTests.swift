@@ -31,6 +31,32 @@ import Testing
     #expect(found == indices)
   }
 
+  @Test func `outlines and pixels are samples in two parts`() async throws {
+    let folder = try DataFolder()
+    let source = try source(folder, count: 8)
+    let indices = [3, 1, 0, 2, 2, 7]
+    let outlines = SampleStream(outlinesOf: source, indices, workers: 3)
+    let pixels = SampleStream(pixelsOf: source, indices, workers: 3, window: 1)
+    for index in indices {
+      let whole = try source.load(index)
+      let outline = try #require(try await outlines.next())
+      #expect(outline.key == whole.key && outline.source == whole.source)
+      #expect(outline.ids == whole.ids && outline.labels == whole.labels)
+      #expect(outline.tiles == whole.tiles && outline.pixels == nil)
+      let part = try #require(try await pixels.next())
+      #expect(part.key == whole.key && part.source == whole.source)
+      #expect(part.tiles == whole.tiles)
+      if let tensor = part.tensor, let expected = whole.pixels {
+        #expect(tensor.hasSameBits(as: expected))
+      } else {
+        #expect(part.tensor == nil && whole.pixels == nil)
+      }
+    }
+    #expect(try await outlines.next() == nil)
+    #expect(try await pixels.next() == nil)
+    #expect(outlines.peakBytes < 37_632)
+  }
+
   @Test func `what is read ahead stays in the window`() async throws {
     let folder = try DataFolder()
     let source = try source(folder, count: 24)

@@ -1,8 +1,10 @@
-import Checkpoint
 import Training
 import TrainingData
 
 /// A run's steps out of its data: samples in the order of the seed and the epoch, read ahead.
+///
+/// A step is planned from texts and the sizes of pictures alone; pictures are decoded a window
+/// ahead of the micro-batch that is asked for.
 public actor DataSteps: StepSource {
   public nonisolated let length: TrainingLength
   public nonisolated let digest: String
@@ -11,10 +13,20 @@ public actor DataSteps: StepSource {
   private let set: TrainingSet
   private let order: EpochOrder
   private let composer: BatchComposer
-  /// What is being read ahead, and the step that comes next out of it.
-  private var stream: SampleStream?
-  private var next = -1
+  private let window: Int
+  private var reading: Reading?
   private var permutation: (epoch: Int, order: [Int])?
+
+  /// What is being read ahead.
+  private struct Reading {
+    let outlines: SampleStream<TrainingSample>
+    let pixels: PixelReader
+    /// The step that comes next out of it, the one that does not any more, and the samples before
+    /// the first.
+    var next: Int
+    let end: Int
+    var position = 0
+  }
 
   /// Looks at all data before the first step.
   ///
@@ -37,24 +49,19 @@ public actor DataSteps: StepSource {
     return (try DataSteps(configuration, report), report)
   }
 
-  public init(_ configuration: TrainingConfiguration, _ report: DataReport) throws {
+  /// - Parameter window: bytes of pixels that are decoded ahead.
+  public init(
+    _ configuration: TrainingConfiguration, _ report: DataReport, window: Int = 256 << 20
+  ) throws {
     self.configuration = configuration
+    self.window = window
     let set = try report.trainingSet(skippingBad: configuration.skipBad)
     self.set = set
     skipped = report.fatalFlaws.count
     length = TrainingLength(samples: set.count, configuration)
-    order = EpochOrder(
-      count: set.count, globalBatchSize: configuration.globalBatchSize, seed: configuration.seed)
-    composer = BatchComposer(
-      configuration.pack
-        ? .packed(maxTokens: configuration.maxSequenceLength)
-        : configuration.groupByLength
-          ? .groupedByLength(configuration.microBatchSize)
-          : .samples(configuration.microBatchSize))
-    var text = "\(configuration.maxSequenceLength)"
-    for (index, tokens) in zip(set.indices, set.lengths) { text += " \(index):\(tokens)" }
-    for dataset in set.source.datasets { text += " \(dataset.meta.name) \(dataset.indices)" }
-    digest = Digest.sha256(Array(text.utf8))
+    order = EpochOrder(length, seed: configuration.seed)
+    composer = BatchComposer(configuration, maxTokens: set.source.encoder.maxSequenceLength)
+    digest = try report.digest()
   }
 
   public nonisolated func position(after done: Int) -> (epoch: Int, samples: Int) {
@@ -65,38 +72,42 @@ public actor DataSteps: StepSource {
   }
 
   public func batch(after done: Int) async throws -> StepBatch {
-    let groups = groups(done)
-    if stream == nil || next != done {
-      // To the end of the epoch, and on into the next one.
-      let epochEnd = (done / length.stepsPerEpoch + 1) * length.stepsPerEpoch
-      let end = min(length.totalSteps, max(epochEnd, done + 1))
-      let indices = (done..<end).flatMap { self.groups($0).joined() }
-      stream = set.stream(indices, workers: max(1, configuration.dataloaderWorkers))
-      streamEnd = end
-    }
-    guard let stream else { preconditionFailure("a stream was just made") }
+    // Whatever fails, the next one begins anew.
+    var reading = self.reading.flatMap { $0.next == done ? $0 : nil } ?? read(from: done)
+    self.reading = nil
     var samples: [[TrainingSample]] = []
-    do {
-      for group in groups {
-        var part: [TrainingSample] = []
-        for _ in group {
-          guard let sample = try await stream.next() else { throw CancellationError() }
-          part.append(sample)
-        }
-        samples.append(part)
+    var starts: [Int] = []
+    for group in groups(done) {
+      starts.append(reading.position)
+      var part: [TrainingSample] = []
+      for _ in group {
+        guard let sample = try await reading.outlines.next() else { throw CancellationError() }
+        part.append(sample)
       }
-    } catch {
-      self.stream = nil
-      throw error
+      reading.position += group.count
+      samples.append(part)
     }
-    next = done + 1
-    if next == streamEnd { self.stream = nil }
+    reading.next = done + 1
+    if reading.next < reading.end { self.reading = reading }
     return try StepBatch(
       samples, weighting: configuration.lossWeighting,
-      paddedTo: configuration.padToMax ? configuration.maxSequenceLength : nil)
+      paddedTo: configuration.padToMax ? set.source.encoder.maxSequenceLength : nil
+    ) { [pixels = reading.pixels, samples, starts] index in
+      try await pixels.pixels(at: starts[index], samples[index])
+    }
   }
 
-  private var streamEnd = 0
+  /// Begins to read, to the end of the epoch.
+  private func read(from done: Int) -> Reading {
+    let epochEnd = (done / length.stepsPerEpoch + 1) * length.stepsPerEpoch
+    let end = min(length.totalSteps, max(epochEnd, done + 1))
+    let indices = (done..<end).flatMap { groups($0).joined() }
+    let workers = max(1, configuration.dataloaderWorkers)
+    return Reading(
+      outlines: set.outlines(indices, workers: workers),
+      pixels: PixelReader(set.pixels(indices, workers: workers, window: window)), next: done,
+      end: end)
+  }
 
   /// The samples of the step after `done` steps, by micro-batch, as numbers in the source.
   private func groups(_ done: Int) -> [[Int]] {

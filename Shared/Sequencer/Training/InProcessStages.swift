@@ -79,39 +79,48 @@ public final class InProcessStages: TrainingStages {
   }
 
   public func step(_ work: StepWork) async throws -> StepOutcome {
-    // The pictures of all micro-batches are at hand before the thread has to wait for one.
-    var pixels: [Tensor?] = []
+    var outcome = StepOutcome(
+      losses: [], squares: [:], timings: [[]], peakSavedBytes: [0], peakSavedMicroBatches: [1])
     for (index, microBatch) in work.microBatches.enumerated() {
-      pixels.append(microBatch.tiles > 0 ? try await work.pixels(index) : nil)
-    }
-    return try await run { [pixels] trainer, flag in
-      var outcome = StepOutcome(
-        losses: [], squares: [:], timings: [[]], peakSavedBytes: [0], peakSavedMicroBatches: [1])
-      if work.forwardOnly {
-        outcome.losses = try trainer.losses(
-          work.step, microBatches: Array(zip(work.microBatches, pixels)))
+      // Waited for here, where the thread does not have to.
+      let pixels = microBatch.tiles > 0 ? try await work.pixels(index) : nil
+      outcome = try await run { [outcome] trainer, _ in
+        var outcome = outcome
+        if work.forwardOnly {
+          outcome.losses += try trainer.losses(work.step, microBatches: [(microBatch, pixels)])
+        } else {
+          try InProcessStages.pass(index, microBatch, pixels, work.step, trainer, &outcome)
+        }
         return outcome
       }
-      do {
-        for (index, microBatch) in work.microBatches.enumerated() {
-          if flag.isCancelled { throw CancellationError() }
-          var start = Monotonic.microseconds
-          try trainer.forward(index, microBatch, pixels[index], step: work.step)
-          outcome.add(Action(.forward, microBatch: index), since: start)
-          outcome.peakSavedBytes[0] = max(outcome.peakSavedBytes[0], trainer.savedBytes)
-          start = Monotonic.microseconds
-          outcome.losses.append(try trainer.backward(index, microBatch) ?? (0, 0))
-          outcome.add(Action(.backward, microBatch: index), since: start)
-        }
-      } catch {
-        for slice in trainer.slices { slice.discard() }
-        throw error
-      }
+    }
+    guard !work.forwardOnly else { return outcome }
+    return try await run { [outcome] trainer, _ in
+      var outcome = outcome
       let parameters = trainer.parameters
       for (parameter, sum) in zip(parameters, try trainer.optimizer.sumsOfSquares(parameters)) {
         outcome.squares[parameter.name] = sum
       }
       return outcome
+    }
+  }
+
+  /// One micro-batch forward and backward.
+  private static func pass(
+    _ index: Int, _ microBatch: MicroBatch, _ pixels: Tensor?, _ step: UInt64,
+    _ trainer: ModelTrainer, _ outcome: inout StepOutcome
+  ) throws {
+    do {
+      var start = Monotonic.microseconds
+      try trainer.forward(index, microBatch, pixels, step: step)
+      outcome.add(Action(.forward, microBatch: index), since: start)
+      outcome.peakSavedBytes[0] = max(outcome.peakSavedBytes[0], trainer.savedBytes)
+      start = Monotonic.microseconds
+      outcome.losses.append(try trainer.backward(index, microBatch) ?? (0, 0))
+      outcome.add(Action(.backward, microBatch: index), since: start)
+    } catch {
+      for slice in trainer.slices { slice.discard() }
+      throw error
     }
   }
 

@@ -73,16 +73,19 @@ final class MeshStages: TrainingStages {
   func step(_ work: StepWork) async throws -> StepOutcome {
     let placement = try await placement()
     let schedule = try placement.schedule(work)
-    // All of it before anybody begins: an activation must find its micro-batch known.
     let replies = try await knowing {
+      // An activation must find its micro-batch known.
       _ = try await self.each { link, index in try await self.feed(index, link, work) }
-      return try await self.each { link, index in
-        var request = TrainingStepRequest(step: work.step)
-        request.actions = schedule.actions[index].map(TrainingAction.init)
-        request.microBatches = work.microBatches.count
-        request.forwardOnly = work.forwardOnly
-        request.attempt = work.attempt
-        return try await link.channel.call(Methods.Trainer.step, request).message
+      return try await withThrowingTaskGroup(of: [TrainingStepReply]?.self) { group in
+        group.addTask { try await self.run(schedule, work) }
+        group.addTask {
+          try await self.feedPixels(work)
+          return nil
+        }
+        defer { group.cancelAll() }
+        var replies: [TrainingStepReply] = []
+        while let result = try await group.next() { replies = result ?? replies }
+        return replies
       }
     }
     var outcome = try outcome(work, replies)
@@ -90,9 +93,36 @@ final class MeshStages: TrainingStages {
     return outcome
   }
 
-  /// Tells a stage of the micro-batches in their order.
+  private func run(_ schedule: Schedule, _ work: StepWork) async throws -> [TrainingStepReply] {
+    try await each { link, index in
+      var request = TrainingStepRequest(step: work.step)
+      request.actions = schedule.actions[index].map(TrainingAction.init)
+      request.microBatches = work.microBatches.count
+      request.forwardOnly = work.forwardOnly
+      request.attempt = work.attempt
+      return try await link.channel.call(Methods.Trainer.step, request).message
+    }
+  }
+
+  /// Brings the first stage its pixels while the step runs: one micro-batch at a time, the next
+  /// when the stage has room for it.
+  private func feedPixels(_ work: StepWork) async throws {
+    let first = all[0]
+    for (number, microBatch) in work.microBatches.enumerated() where microBatch.tiles > 0 {
+      let pixels = Attachment(try await work.pixels(number), name: "pixels")
+      let request = FeedRequest(step: work.step, microBatch: number, attempt: work.attempt)
+      do {
+        _ = try await first.channel.call(Methods.Trainer.feed, request, tensors: [pixels])
+      } catch let error as RPCError {
+        // Why the step ended there, its own call says.
+        if error.code == .aborted { return }
+        throw RPCError(error.code, "\(first.name): \(error.message)")
+      }
+    }
+  }
+
+  /// Tells a stage of the micro-batches in their order: all but the pixels.
   private func feed(_ index: Int, _ link: StageLink, _ work: StepWork) async throws {
-    let isFirst = index == 0
     let isFirstLanguage = index == links.vision.count + 1
     let isLast = index == all.count - 1
     for (number, microBatch) in work.microBatches.enumerated() {
@@ -106,11 +136,7 @@ final class MeshStages: TrainingStages {
         request.labels = microBatch.labels
         request.lossScale = microBatch.lossScale
       }
-      var tensors: [Attachment] = []
-      if isFirst, microBatch.tiles > 0 {
-        tensors = [Attachment(try await work.pixels(number), name: "pixels")]
-      }
-      _ = try await link.channel.call(Methods.Trainer.feed, request, tensors: tensors)
+      _ = try await link.channel.call(Methods.Trainer.feed, request)
     }
   }
 

@@ -2,34 +2,46 @@ import Tensors
 import Training
 import TrainingData
 
-/// The data of one step.
+/// The data of one step: all of it but the pixels, which come micro-batch by micro-batch, because
+/// those of a whole step may take gigabytes.
 public struct StepBatch: Sendable {
+  /// Pixels [tiles, 3, H, W] of a micro-batch's samples together; asked for in order, once each,
+  /// and only of those that have tiles.
+  ///
+  /// Throws `TrainingDataError`, which names the sample that cannot be read.
+  public typealias Pixels = @Sendable (Int) async throws -> Tensor
+
   public var plan: StepPlan
   /// Where each micro-batch's samples were read.
   public var sources: [[TrainingSample.Source]]
-  /// Pixels of a micro-batch's samples together [tiles, 3, H, W]; nil: text only.
-  public var pixels: [Tensor?]
-
-  public init(plan: StepPlan, sources: [[TrainingSample.Source]], pixels: [Tensor?]) {
-    self.plan = plan
-    self.sources = sources
-    self.pixels = pixels
-  }
+  public var pixels: Pixels
 
   /// - Parameter groups: the samples of each micro-batch.
   /// - Throws: `TrainingError`.
   public init(
-    _ groups: [[TrainingSample]], weighting: LossWeighting, paddedTo length: Int? = nil
+    _ groups: [[TrainingSample]], weighting: LossWeighting, paddedTo length: Int? = nil,
+    pixels: @escaping Pixels
   ) throws {
     plan = try StepPlan(
       groups.map { group in
         group.map {
-          StepPlan.Sample(
-            key: $0.key, ids: $0.ids, labels: $0.labels, tiles: $0.pixels?.shape[0] ?? 0)
+          StepPlan.Sample(key: $0.key, ids: $0.ids, labels: $0.labels, tiles: $0.tiles)
         }
       }, weighting: weighting, paddedTo: length)
     sources = groups.map { $0.map(\.source) }
-    pixels = groups.map { StepBatch.joined($0.compactMap(\.pixels)) }
+    self.pixels = pixels
+  }
+
+  /// The same of samples that are all in memory.
+  public init(
+    _ groups: [[TrainingSample]], weighting: LossWeighting, paddedTo length: Int? = nil
+  ) throws {
+    try self.init(groups, weighting: weighting, paddedTo: length) { index in
+      guard let pixels = StepBatch.joined(groups[index].compactMap(\.pixels)) else {
+        preconditionFailure("micro-batch \(index) has no pictures")
+      }
+      return pixels
+    }
   }
 
   /// The samples of micro-batches, as people find them.
@@ -40,21 +52,14 @@ public struct StepBatch: Sendable {
   func work(
     step: Int, attempt: Int = 0, schedule: ScheduleKind, forwardOnly: Bool = false
   ) -> StepWork {
-    let pixels = pixels
     var work = StepWork(
       step: UInt64(step), microBatches: plan.microBatches, schedule: schedule,
-      forwardOnly: forwardOnly
-    ) { index in
-      guard let tensor = pixels[index] else {
-        preconditionFailure("micro-batch \(index) has no pictures")
-      }
-      return tensor
-    }
+      forwardOnly: forwardOnly, pixels: pixels)
     work.attempt = attempt
     return work
   }
 
-  private static func joined(_ tensors: [Tensor]) -> Tensor? {
+  static func joined(_ tensors: [Tensor]) -> Tensor? {
     guard let first = tensors.first else { return nil }
     if tensors.count == 1 { return first }
     let rows = tensors.reduce(0) { $0 + $1.shape[0] }

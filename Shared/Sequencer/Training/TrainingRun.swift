@@ -93,7 +93,8 @@ public actor TrainingRun {
     } catch {
       saving?.cancel()
       _ = await saving?.task.result
-      await stages.abandon(step: UInt64(step))
+      // A task of its own has no part in this one's cancellation.
+      await Task { [stages, step] in await stages.abandon(step: UInt64(step + 1)) }.value
       throw error
     }
   }

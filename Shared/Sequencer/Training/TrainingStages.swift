@@ -108,9 +108,7 @@ public struct PreparedStages: Sendable {
 public struct StepWork: Sendable {
   public var step: UInt64
   public var microBatches: [MicroBatch]
-  /// Pixels [tiles, 3, H, W] of a micro-batch's samples together; asked for in order, and only of
-  /// those that have tiles.
-  public var pixels: @Sendable (Int) async throws -> Tensor
+  public var pixels: StepBatch.Pixels
   public var schedule: ScheduleKind
   /// Tells the tries of one step apart.
   public var attempt = 0
@@ -119,7 +117,7 @@ public struct StepWork: Sendable {
 
   public init(
     step: UInt64, microBatches: [MicroBatch], schedule: ScheduleKind, forwardOnly: Bool = false,
-    pixels: @escaping @Sendable (Int) async throws -> Tensor
+    pixels: @escaping StepBatch.Pixels
   ) {
     self.step = step
     self.microBatches = microBatches
