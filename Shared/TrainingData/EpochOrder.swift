@@ -18,11 +18,6 @@ public struct EpochOrder: Sendable, Equatable {
     self.seed = seed
   }
 
-  public init(count: Int, globalBatchSize: Int, seed: UInt64) {
-    self.init(
-      TrainingLength(samples: count, globalBatchSize: globalBatchSize, epochs: 1), seed: seed)
-  }
-
   /// All samples of an epoch, from 0 on, in their order.
   public func permutation(epoch: Int) -> [Int] {
     var random = EpochRandom(seed: seed, epoch: epoch)

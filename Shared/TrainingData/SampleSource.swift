@@ -36,6 +36,9 @@ public final class SampleSource: Sendable {
     let firstLine: Int
   }
 
+  /// Samples with repetitions at most. Order and lengths of an epoch take 24 bytes of memory each.
+  public static let maximumSamples = 1 << 28
+
   public let meta: MetaFile
   public let configuration: ModelConfiguration
   public let encoder: SampleEncoder
@@ -62,9 +65,10 @@ public final class SampleSource: Sendable {
       let lines = try JSONLinesFile(path: dataset.annotation)
       let (kept, times) = dataset.repetition(ofLines: lines.count)
       let (samples, overflow) = kept.multipliedReportingOverflow(by: times)
-      guard !overflow, samples <= Int(UInt32.max) - count else {
-        throw TrainingDataError.oversizedFile(
-          path: meta.path, found: samples, limit: Int(UInt32.max), unit: "samples")
+      guard !overflow, samples <= SampleSource.maximumSamples - count else {
+        throw TrainingDataError.tooManySamples(
+          path: meta.path, dataset: dataset.name, lines: kept, times: times,
+          limit: SampleSource.maximumSamples)
       }
       datasets.append(
         Dataset(
@@ -186,6 +190,7 @@ public final class SampleSource: Sendable {
       pictures.tileCount(
         width: $0.width, height: $0.height, maxTiles: dataset.maxDynamicPatch)
     }
+    try encoder.requireRoom(tiles: tiles)
     return (files, tiles)
   }
 

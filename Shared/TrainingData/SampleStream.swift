@@ -16,7 +16,7 @@ public final class SampleStream<Element: Sendable>: Sendable, AsyncSequence {
   ///   - workers: threads that read, 1 at least.
   ///   - load: reads a sample; called by any thread.
   init(
-    _ indices: [Int], workers: Int, window: Int,
+    _ indices: [Int], workers: Int, window: Int, start: Workers.Start = Workers.start,
     load: @escaping @Sendable (Int, Reserve) throws -> Element
   ) {
     self.window = window
@@ -27,7 +27,7 @@ public final class SampleStream<Element: Sendable>: Sendable, AsyncSequence {
     var failure: (any Error)?
     for _ in 0..<Swift.min(Swift.max(workers, 1), indices.count) {
       do {
-        try Workers.start { state.work() }
+        try start { state.work() }
         isRead = true
       } catch {
         failure = error

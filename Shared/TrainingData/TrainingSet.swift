@@ -37,14 +37,3 @@ public struct TrainingSet: Sendable {
     SampleStream(pixelsOf: source, indices, workers: workers, window: window)
   }
 }
-
-extension TrainingSample {
-  /// The sample with padding up to a length, which is never learnt: the reference's way.
-  public func padded(to length: Int) -> TrainingSample {
-    var sample = self
-    let missing = max(0, length - ids.count)
-    sample.ids += [Int32](repeating: SampleEncoder.padding, count: missing)
-    sample.labels += [Int32](repeating: SampleEncoder.ignored, count: missing)
-    return sample
-  }
-}

@@ -88,7 +88,12 @@ public actor DataSteps: StepSource {
       samples.append(part)
     }
     reading.next = done + 1
-    if reading.next < reading.end { self.reading = reading }
+    if reading.next < reading.end {
+      self.reading = reading
+    } else if reading.next < length.totalSteps {
+      // The next epoch is read while this one's last step is computed.
+      self.reading = read(from: reading.next)
+    }
     return try StepBatch(
       samples, weighting: configuration.lossWeighting,
       paddedTo: configuration.padToMax ? set.source.encoder.maxSequenceLength : nil
@@ -96,6 +101,8 @@ public actor DataSteps: StepSource {
       try await pixels.pixels(at: starts[index], samples[index])
     }
   }
+
+  var isReadingAhead: Bool { reading != nil }
 
   /// Begins to read, to the end of the epoch.
   private func read(from done: Int) -> Reading {
