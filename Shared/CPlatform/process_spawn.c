@@ -39,6 +39,26 @@ static void default_signals(void) {
   sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
+// Signals that a terminal sends to the group of the process, which is also that of a child until
+// it has left: they are for the process alone. Held back in both, forgotten in the child.
+static void hold_signals(sigset_t *before) {
+  sigset_t held;
+  sigemptyset(&held);
+  sigaddset(&held, SIGINT);
+  sigaddset(&held, SIGQUIT);
+  sigaddset(&held, SIGTERM);
+  sigaddset(&held, SIGHUP);
+  pthread_sigmask(SIG_BLOCK, &held, before);
+}
+
+static void forget_signals(void) {
+  // Whatever waits for delivery is dropped where it is ignored.
+  signal(SIGINT, SIG_IGN);
+  signal(SIGQUIT, SIG_IGN);
+  signal(SIGTERM, SIG_IGN);
+  signal(SIGHUP, SIG_IGN);
+}
+
 // Replaces 0, 1 and 2. First away from those numbers, lest one overwrites another.
 static int set_streams(int input, int output, int error) {
   int streams[3] = {input, output, error};
@@ -58,6 +78,7 @@ static int set_streams(int input, int output, int error) {
 static void become(const struct chiasm_spawn *spawn, int report) {
   struct failure failure = {CHIASM_SPAWN_STREAMS, 0};
   setpgid(0, 0);
+  forget_signals();
   default_signals();
   // 0, 1 and 2 are about to be replaced, and the two pipes may be there.
   int guard = spawn->guard < 0 ? -1 : fcntl(spawn->guard, F_DUPFD_CLOEXEC, 3);
@@ -86,7 +107,14 @@ pid_t chiasm_process_spawn(const struct chiasm_spawn *spawn, int *failed_step) {
   int report[2];
   *failed_step = CHIASM_SPAWN_FORK;
   if (pipe2(report, O_CLOEXEC) < 0) return -errno;
+  sigset_t before;
+  hold_signals(&before);
   pid_t child = fork();
+  if (child != 0) {
+    int code = errno;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = code;
+  }
   if (child < 0) {
     int code = errno;
     close(report[0]);
@@ -154,12 +182,11 @@ static void guard(int pipe, unsigned grace_ms) {
   static int32_t groups[GUARD_CAPACITY];
   memset(groups, 0, sizeof groups);
   setsid();
+  forget_signals();
   default_signals();
   // A terminal's Ctrl-C and a shutdown's SIGTERM are for the supervisor: the guard ends when
   // its work is done.
-  signal(SIGINT, SIG_IGN);
-  signal(SIGTERM, SIG_IGN);
-  signal(SIGHUP, SIG_IGN);
+  forget_signals();
   signal(SIGPIPE, SIG_IGN);
   prctl(PR_SET_NAME, "chiasm-guard");
   int kept = fcntl(pipe, F_DUPFD, 3);
@@ -190,7 +217,14 @@ static void guard(int pipe, unsigned grace_ms) {
 pid_t chiasm_guard_start(unsigned grace_ms, int *writing) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) < 0) return -errno;
+  sigset_t before;
+  hold_signals(&before);
   pid_t child = fork();
+  if (child != 0) {
+    int code = errno;
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = code;
+  }
   if (child < 0) {
     int code = errno;
     close(ends[0]);
