@@ -14,6 +14,9 @@ final class RunFolder {
   let path: String
   private var descriptor: Int32 = -1
   private var board: TensorBoardWriter?
+  private var lock: OutputLock?
+  /// Folders that were not there before, outermost first.
+  private var made: [String] = []
 
   static let logName = "train_log.jsonl"
   /// Bytes of a log that are read to take lines out of it.
@@ -24,20 +27,54 @@ final class RunFolder {
   /// - Throws: ``TrainingRunError/unusableFolder(path:reason:)``.
   init(_ path: String) throws {
     self.path = path
-    var made = ""
-    for part in path.split(separator: "/", omittingEmptySubsequences: false) {
-      made += (made.isEmpty && !path.hasPrefix("/") ? "" : "/") + part
-      if part.isEmpty || made.isEmpty { made = made == "/" ? "" : made; continue }
-      if mkdir(made, 0o755) != 0, errno != EEXIST {
-        throw TrainingRunError.unusableFolder(path: path, reason: String(cString: strerror(errno)))
+    var folder = path.hasPrefix("/") ? "" : "."
+    for part in path.split(separator: "/") {
+      folder += "/" + part
+      if mkdir(folder, 0o755) == 0 {
+        made.append(folder)
+      } else if errno != EEXIST {
+        let failure = failure(path)
+        removeIfEmpty()
+        throw failure
       }
     }
-    guard access(path, W_OK | X_OK) == 0 else {
-      throw TrainingRunError.unusableFolder(path: path, reason: String(cString: strerror(errno)))
+    var info = stat()
+    guard stat(path, &info) == 0 else { throw failure(path) }
+    guard info.st_mode & S_IFMT == S_IFDIR else {
+      throw TrainingRunError.unusableFolder(path: path, reason: "it is a file, not a folder")
     }
+    guard access(path, W_OK | X_OK) == 0 else { throw failure(path) }
   }
 
   deinit { if descriptor >= 0 { close(descriptor) } }
+
+  /// Keeps other runs out of the folder until ``release()``.
+  ///
+  /// - Throws: ``TrainingRunError/outputTaken(folder:process:)``,
+  ///   ``TrainingRunError/unusableFolder(path:reason:)``.
+  func take() throws { lock = try OutputLock.take(path) }
+
+  /// Lets others in; nothing is left of a folder that was made for nothing.
+  func release() {
+    lock?.release()
+    lock = nil
+    removeIfEmpty()
+  }
+
+  private func removeIfEmpty() {
+    for folder in made.reversed() where rmdir(folder) != 0 { break }
+    made = []
+  }
+
+  /// - Throws: ``TrainingRunError/unusableFolder(path:reason:)`` when no such file can be written.
+  static func requireWritable(_ path: String) throws {
+    var info = stat()
+    if stat(path, &info) == 0, info.st_mode & S_IFMT == S_IFDIR {
+      throw TrainingRunError.unusableFolder(path: path, reason: "it is a folder, not a file")
+    }
+    let parent = path.lastIndex(of: "/").map { String(path[..<$0]) + "/" } ?? "."
+    guard access(parent, W_OK | X_OK) == 0 else { throw failure(path) }
+  }
 
   var logPath: String { "\(path)/\(RunFolder.logName)" }
 
@@ -67,7 +104,7 @@ final class RunFolder {
   private func rewindBoard(_ lines: [String]) throws {
     board = nil
     let runs = "\(path)/runs"
-    for name in FolderNames.all(in: runs) where name.hasPrefix("events.out.tfevents.") {
+    for name in folderEntries(runs) where name.hasPrefix("events.out.tfevents.") {
       unlink("\(runs)/\(name)")
     }
     let board = try TensorBoardWriter(directory: runs)
@@ -155,30 +192,5 @@ enum ReplicaFolder {
       }
     }
     return path
-  }
-
-  /// Removes all that is there.
-  static func clear(_ path: String) {
-    for name in FolderNames.all(in: path) {
-      let entry = "\(path)/\(name)"
-      if unlink(entry) != 0 { clear(entry) }
-    }
-    rmdir(path)
-  }
-}
-
-enum FolderNames {
-  /// What is in a folder; nothing where there is none.
-  static func all(in path: String) -> [String] {
-    guard let folder = opendir(path) else { return [] }
-    defer { closedir(folder) }
-    var names: [String] = []
-    while let entry = readdir(folder) {
-      let name = withUnsafeBytes(of: entry.pointee.d_name) { bytes in
-        String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-      }
-      if name != "." && name != ".." { names.append(name) }
-    }
-    return names
   }
 }

@@ -69,13 +69,18 @@ public struct TrainingEnd: Sendable, Equatable, Codable {
   public var loss: Double?
   /// The last checkpoint.
   public var checkpoint: String?
+  /// Whether the last step is on disk.
+  public var isSaved: Bool
 
-  public init(reason: Reason, step: Int, steps: Int, loss: Double?, checkpoint: String?) {
+  public init(
+    reason: Reason, step: Int, steps: Int, loss: Double?, checkpoint: String?, isSaved: Bool = true
+  ) {
     self.reason = reason
     self.step = step
     self.steps = steps
     self.loss = loss
     self.checkpoint = checkpoint
+    self.isSaved = isSaved
   }
 }
 

@@ -57,7 +57,8 @@ extension TrainingRun {
   /// The last one; the run is not over before it is on disk.
   func saveAtEnd() async throws {
     try await finishSaving()
-    if lastCheckpoint?.step == step { return }
+    // After no step there is nothing that the model's folder does not have.
+    if step == 0 || lastCheckpoint?.step == step { return }
     try await beginSaving(in: configuration.output, isVolatile: false)
     try await finishSaving()
   }
@@ -90,7 +91,7 @@ extension TrainingRun {
       let task = Task {
         do {
           let bytes = try await writing.value
-          let folder = try await thread.run { _ in
+          let folder = try await thread.run { flag in
             let folder = try writer.commit(
               state: state, saveType: scalarType, adapters: adapters, digests: !isVolatile)
             CheckpointFolder.prune(output, keeping: limit)
@@ -119,8 +120,7 @@ extension TrainingRun {
     guard let saving else { return }
     self.saving = nil
     do {
-      let checkpoint = try await saving.task.value
-      if checkpoint.path.hasPrefix(configuration.output) { lastCheckpoint = checkpoint }
+      take(try await saving.task.value)
     } catch {
       let status = error as? RPCError
       // Some stage was at its next update already, or still at a checkpoint that was given up.
@@ -145,6 +145,13 @@ extension TrainingRun {
       .warning("the checkpoint of step \(step) has no room, and the run goes on: \(reason)"))
   }
 
+  /// Knows of a checkpoint that was written.
+  private func take(_ checkpoint: CheckpointFolder) {
+    guard checkpoint.path.hasPrefix(configuration.output) else { return }
+    lastCheckpoint = checkpoint
+    passedOver.remove(checkpoint.step)
+  }
+
   // MARK: Going back
 
   /// A stage was lost: waits until it is back, and goes back with everybody to the last
@@ -160,11 +167,7 @@ extension TrainingRun {
     }
     await events(.lost(step: lostStep, reason: last))
     saving?.cancel()
-    if let saved = try? await saving?.task.value,
-      saved.path.hasPrefix(configuration.output)
-    {
-      lastCheckpoint = saved
-    }
+    if let saved = try? await saving?.task.value { take(saved) }
     saving = nil
     await stages.abandon(step: UInt64(lostStep))
     let deadline = Deadline.after(limits.recoveryTime)
@@ -195,7 +198,9 @@ extension TrainingRun {
   /// The newest state there is: in memory, on disk, or the model's own.
   private var newest: CheckpointFolder? {
     // A run that does not resume has checked that there were no checkpoints before it.
-    let onDisk = CheckpointFolder.latestValid(in: configuration.output).found
+    let onDisk = CheckpointFolder.all(in: configuration.output).last {
+      !passedOver.contains($0.step) && (try? $0.check()) != nil
+    }
     let inMemory = replicas.flatMap { CheckpointFolder.latestValid(in: $0).found }
     guard let inMemory else { return onDisk }
     return inMemory.step >= (onDisk?.step ?? 0) ? inMemory : onDisk
@@ -210,11 +215,8 @@ extension TrainingRun {
       try requireSame(restored, checkpoint)
     }
     placement = try await stages.placement()
-    if let first = placement.language.first, first.chunks != configuration.virtualStages {
-      throw TrainingRunError.unsuitableMesh(
-        reason: "\(first.name) holds \(first.chunks) slices of layers, and virtual_stages is "
-          + "\(configuration.virtualStages); start the mesh so, or change the setting")
-    }
+    try placement.requireFit(model, options)
+    try placement.requireFit(configuration)
     let prepared = try await stages.prepare(
       TrainingPreparation(options: options, checkpoint: checkpoint?.path))
     trainingBytes = prepared.trainingBytes
@@ -251,68 +253,6 @@ extension TrainingRun {
     case "bfloat16"?: .bfloat16
     default: nil
     }
-  }
-
-  private func fresh() -> TrainerState {
-    TrainerState(
-      maxSteps: steps, epochs: configuration.epochs,
-      trainBatchSize: configuration.microBatchSize, saveSteps: configuration.saveSteps,
-      seed: configuration.seed, data: .init(digest: source.digest),
-      configurationDigest: configuration.numericDigest)
-  }
-
-  /// - Throws: ``TrainingRunError/otherData(checkpoint:what:)`` when the run could not go on as it
-  ///   began.
-  private func requireSame(_ state: TrainerState, _ checkpoint: CheckpointFolder) throws {
-    func refuse(_ what: String) -> TrainingRunError {
-      .otherData(checkpoint: checkpoint.path, what: what)
-    }
-    if state.data.digest != source.digest { throw refuse("data") }
-    if state.maxSteps != steps {
-      throw refuse("steps in all (\(state.maxSteps), not \(steps))")
-    }
-    if state.configurationDigest != configuration.numericDigest {
-      throw refuse("settings that decide about the numbers")
-    }
-  }
-}
-
-extension TrainingConfiguration {
-  /// Of the settings on which the numbers of a run depend: not of where it runs, how it is cut,
-  /// and how often it is saved.
-  var numericDigest: String {
-    var copy = TrainingConfiguration()
-    copy.globalBatchSize = globalBatchSize
-    copy.microBatchSize = microBatchSize
-    copy.epochs = epochs
-    copy.maxSteps = maxSteps
-    copy.maxSequenceLength = maxSequenceLength
-    copy.learningRate = learningRate
-    copy.learningRateSchedule = learningRateSchedule
-    copy.warmupRatio = warmupRatio
-    copy.warmupSteps = warmupSteps
-    copy.weightDecay = weightDecay
-    copy.decay = decay
-    copy.beta1 = beta1
-    copy.beta2 = beta2
-    copy.epsilon = epsilon
-    copy.maxGradientNorm = maxGradientNorm
-    copy.lossWeighting = lossWeighting
-    copy.freezeBackbone = freezeBackbone
-    copy.freezeProjector = freezeProjector
-    copy.freezeLanguage = freezeLanguage
-    copy.useBackboneLoRA = useBackboneLoRA
-    copy.useLanguageLoRA = useLanguageLoRA
-    copy.loraAlpha = loraAlpha
-    copy.loraDropout = loraDropout
-    copy.dropPathRate = dropPathRate
-    copy.seed = seed
-    copy.groupByLength = groupByLength
-    copy.pack = pack
-    copy.padToMax = padToMax
-    copy.skipBad = skipBad
-    copy.template = template
-    return Digest.sha256(Array(copy.json.utf8))
   }
 }
 

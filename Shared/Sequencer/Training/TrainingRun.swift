@@ -20,6 +20,7 @@ public actor TrainingRun {
   let source: any StepSource
   let model: ModelConfiguration
   let start: CheckpointReader
+  let modelIdentity: String
   let folder: RunFolder
   let limits: TrainingLimits
   let logger: Logger
@@ -42,6 +43,8 @@ public actor TrainingRun {
   var recoveries = 0
   /// Steps begun.
   private var attempts = 0
+  /// Steps whose checkpoints on disk are not to be gone back to.
+  var passedOver: Set<Int> = []
   /// A checkpoint came too late, and is due.
   var savesAgain = false
   var lastLoss: Double?
@@ -70,6 +73,8 @@ public actor TrainingRun {
     self.events = events
     model = try ModelConfiguration.load(folder: configuration.model)
     start = try CheckpointReader(folder: configuration.model)
+    modelIdentity = try start.identity(model)
+    if let trace = configuration.trace { try RunFolder.requireWritable(trace) }
     folder = try RunFolder(configuration.output)
     options = TrainingOptions(configuration)
     learningRate = LearningRate(configuration, totalSteps: source.length.totalSteps)
@@ -86,8 +91,12 @@ public actor TrainingRun {
   ///
   /// - Throws: ``TrainingRunError``; what the data, the stages and the disk throw.
   public func run() async throws -> TrainingEnd {
+    try folder.take()
+    defer { folder.release() }
     do {
       let end = try await train()
+      // Whoever hears of the end may go on with the folder.
+      folder.release()
       await events(.ended(end))
       return end
     } catch {
@@ -95,6 +104,7 @@ public actor TrainingRun {
       _ = await saving?.task.result
       // A task of its own has no part in this one's cancellation.
       await Task { [stages, step] in await stages.abandon(step: UInt64(step + 1)) }.value
+      try? writeTrace()
       throw error
     }
   }
@@ -121,7 +131,8 @@ public actor TrainingRun {
         try await recover(from: error)
       }
     }
-    if lastCheckpoint?.step != step {
+    let isSaved = step == 0 || lastCheckpoint?.step == step
+    if !isSaved {
       let last = lastCheckpoint.map { "the last checkpoint is of step \($0.step)" }
       await events(.warning("what was learnt is not on disk: \(last ?? "there is no checkpoint")"))
     }
@@ -131,11 +142,12 @@ public actor TrainingRun {
         .warning(
           "the trace ends before step \(missing): more than \(trace.limit) actions are not kept"))
     }
-    if let replicas { ReplicaFolder.clear(replicas) }
+    if let replicas { removeFolder(replicas) }
     return TrainingEnd(
       reason: step >= steps
         ? .finished : endIsWanted.load(ordering: .relaxed) && step < last ? .interrupted : .stopped,
-      step: step, steps: steps, loss: lastLoss, checkpoint: lastCheckpoint?.path)
+      step: step, steps: steps, loss: lastLoss, checkpoint: lastCheckpoint?.path,
+      isSaved: isSaved)
   }
 
   // MARK: A step
@@ -260,14 +272,11 @@ public actor TrainingRun {
 
   /// Sets everything to where the run begins: a checkpoint, or the model.
   private func begin() async throws {
-    let (found, rejected) = CheckpointFolder.latestValid(in: configuration.output)
-    for (checkpoint, reason) in rejected {
-      await events(.warning("\(checkpoint.path) is not whole, and is passed over: \(reason)"))
-    }
+    let found = try await latestWhole()
     if !configuration.resume, let found {
       throw TrainingRunError.outputInUse(folder: configuration.output, step: found.step)
     }
-    if !configuration.resume, let replicas { ReplicaFolder.clear(replicas) }
+    if !configuration.resume, let replicas { removeFolder(replicas) }
     if configuration.replicaSnapshots {
       replicas = try ReplicaFolder.path(for: configuration.output)
     }
@@ -276,7 +285,9 @@ public actor TrainingRun {
     try await restore()
     if configuration.resume, step == 0 {
       await events(
-        .notice("\(configuration.output) has no checkpoint; the run begins with the model"))
+        .notice(
+          "\(configuration.output) has no \(passedOver.isEmpty ? "" : "whole ")checkpoint; the run "
+            + "begins with the model"))
     }
   }
 
@@ -302,6 +313,13 @@ public actor TrainingRun {
     start.microBatches = source.length.microBatchesPerStep
     start.peakFLOPS = peak
     await events(.started(start))
+    let (size, samples) = (configuration.globalBatchSize, source.length.samples)
+    if size > samples {
+      await events(
+        .warning(
+          "global_batch_size is \(size), and the samples are \(samples): every step takes all of "
+            + "them"))
+    }
   }
 }
 

@@ -4,10 +4,12 @@ import Transport
 /// Ways in which a training run cannot begin, or cannot go on.
 public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
   case outputInUse(folder: String, step: Int)
+  case outputTaken(folder: String, process: Int?)
   case notFinite(step: Int, what: String, samples: [String])
   case noProgress(step: Int, recoveries: Int, last: String)
   case notRecovered(step: Int, seconds: Int, last: String)
-  case otherData(checkpoint: String, what: String)
+  /// The run that wrote the checkpoint had another model, other settings or other data.
+  case otherRun(checkpoint: String, differences: [String])
   case flawedData(flaws: Int, first: [String])
   case noSamples(meta: String)
   case alreadyRunning(output: String)
@@ -16,12 +18,16 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
   case diskFull(step: Int, reason: String)
   case unsuitableMesh(reason: String)
   case unusableFolder(path: String, reason: String)
+  case unusableSamples(reason: String)
 
   public var description: String {
     switch self {
     case .outputInUse(let folder, let step):
       return "\(folder) has a checkpoint of step \(step) already; go on from it with --resume, or "
         + "give another --output"
+    case .outputTaken(let folder, let process):
+      let who = process.map { "process \($0)" } ?? "another process"
+      return "\(who) writes a run to \(folder); wait for its end, or give another --output"
     case .notFinite(let step, let what, let samples):
       let names = samples.prefix(16).joined(separator: ", ")
       let more = samples.count > 16 ? " and \(samples.count - 16) more" : ""
@@ -33,13 +39,13 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
     case .notRecovered(let step, let seconds, let last):
       return "step \(step): the stages were not all back after \(seconds) s (\(last)); start the "
         + "mesh again, then go on with --resume"
-    case .otherData(let checkpoint, let what):
-      return "\(checkpoint) was written by a run with other \(what); resume it with the same, or "
-        + "start anew with another --output"
+    case .otherRun(let checkpoint, let differences):
+      return "\(checkpoint) was written by a run with \(differences.joined(separator: ", ")); "
+        + "resume it with the same, or start anew with another --output"
     case .flawedData(let flaws, let first):
       let list = first.map { "\n  " + $0 }.joined()
       let more = flaws > first.count ? "\n  and \(flaws - first.count) more" : ""
-      return "\(flaws) samples cannot be trained on:\(list)\(more)\n"
+      return "\(flaws) \(flaws == 1 ? "sample" : "samples") cannot be trained on:\(list)\(more)\n"
         + "`chiasm data check` shows all; --skip-bad trains without them"
     case .noSamples(let meta):
       return "\(meta) has no sample to train on"
@@ -58,6 +64,8 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
       return "the mesh cannot train so: \(reason)"
     case .unusableFolder(let path, let reason):
       return "\(path) cannot be used: \(reason)"
+    case .unusableSamples(let reason):
+      return reason
     }
   }
 }
@@ -65,8 +73,8 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
 extension TrainingRunError: StatusConvertible {
   public var statusCode: StatusCode {
     switch self {
-    case .outputInUse, .otherData, .flawedData, .noSamples, .alreadyRunning, .notRunning,
-      .unsuitableMesh, .unusableFolder:
+    case .outputInUse, .outputTaken, .otherRun, .flawedData, .noSamples, .alreadyRunning,
+      .notRunning, .unsuitableMesh, .unusableFolder, .unusableSamples:
       .failedPrecondition
     // UNAVAILABLE would say that the gateway is gone.
     case .notFinite, .noProgress, .notRecovered: .aborted
