@@ -41,7 +41,8 @@ public struct TrainingProbe: Sendable {
 
   /// Makes the step and writes the file.
   ///
-  /// - Throws: `TrainingDataError` of the samples; what the stages throw; `CheckpointError` when
+  /// - Throws: ``TrainingRunError/unusableSamples(reason:)``,
+  ///   ``TrainingRunError/unsuitableMesh(reason:)``; what the stages throw; `CheckpointError` when
   ///   the file cannot be written.
   public func run(_ stages: any TrainingStages, output: String) async throws {
     try SafetensorsWriter.write(try await tensors(stages), to: output)
@@ -56,6 +57,7 @@ public struct TrainingProbe: Sendable {
     var options = TrainingOptions()
     options.weightDecay = weightDecay
     options.decay = decay
+    try await stages.placement().requireFit(ModelConfiguration.load(folder: model), options)
     let prepared = try await stages.prepare(TrainingPreparation(options: options))
     let names = prepared.held.joined().filter(\.isTrained).map(\.name)
 
@@ -89,6 +91,15 @@ public struct TrainingProbe: Sendable {
       tensors.append(("grad.\(name)", gradient))
       tensors.append(("after.\(name)", value))
     }
+    // What no stage holds, such as vision layers behind the one that is read, has no part in it.
+    let folder = try CheckpointReader(folder: model)
+    for name in folder.names where !seen.contains(name) {
+      let stored = try folder.tensor(name)
+      guard [.float32, .bfloat16].contains(stored.scalarType) else { continue }
+      let value = Tensor(stored.floats, stored.shape)
+      tensors.append(("grad.\(name)", Tensor(zeros: .float32, value.shape)))
+      tensors.append(("after.\(name)", value))
+    }
     return tensors
   }
 
@@ -112,10 +123,7 @@ public struct TrainingProbe: Sendable {
     guard let folder else {
       throw TrainingRunError.unusableFolder(path: "/tmp", reason: String(cString: strerror(errno)))
     }
-    defer {
-      for name in FolderNames.all(in: folder) { unlink("\(folder)/\(name)") }
-      rmdir(folder)
-    }
+    defer { removeFolder(folder) }
     var resolved = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
     guard realpath(samples, &resolved) != nil else {
       throw TrainingRunError.unusableFolder(
@@ -123,17 +131,27 @@ public struct TrainingProbe: Sendable {
     }
     let path = String(decoding: resolved.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
     let root = path.split(separator: "/").dropLast().joined(separator: "/")
-    symlink(path, "\(folder)/samples.jsonl")
+    let (link, metaPath) = ("\(folder)/samples.jsonl", "\(folder)/meta.json")
+    symlink(path, link)
     let meta = JSONValue.object([
       (
         "samples",
         .object([
-          ("root", .string("/" + root)), ("annotation", .string("\(folder)/samples.jsonl")),
+          ("root", .string("/" + root)), ("annotation", .string(link)),
         ])
       )
     ])
-    try RunFolder.replace("\(folder)/meta.json", with: Array(meta.text.utf8))
-    let source = try SampleSource(metaPath: "\(folder)/meta.json", modelFolder: model)
-    return try (0..<source.count).map { try source.load($0) }
+    try RunFolder.replace(metaPath, with: Array(meta.text.utf8))
+    do {
+      let source = try SampleSource(metaPath: metaPath, modelFolder: model)
+      return try (0..<source.count).map { try source.load($0) }
+    } catch let error as TrainingDataError {
+      if case .noSamples = error {
+        throw TrainingRunError.unusableSamples(
+          reason: "\(samples) has no samples; give it one JSON object a line")
+      }
+      throw TrainingRunError.unusableSamples(
+        reason: "\(error)".replacing(link, with: samples).replacing(metaPath, with: samples))
+    }
   }
 }
