@@ -83,6 +83,8 @@ struct Gateway: AsyncParsableCommand {
         services: [
           .init(service: Sequencing(gateway: gateway)),
           .init(service: front, successTerminationBehavior: .gracefullyShutdownGroup),
+          // The first to be shut down: it needs all others.
+          .init(service: TrainingEnding(gateway: gateway)),
         ],
         gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
     try await group.run()
@@ -112,6 +114,18 @@ private struct Sequencing: Service {
 
   func run() async {
     await cancelWhenGracefulShutdown { await gateway.run() }
+  }
+}
+
+/// Ends training in time for a checkpoint.
+private struct TrainingEnding: Service {
+  let gateway: GatewayService
+  /// Less than supervisors wait before they kill, with a part of it for calls under way.
+  private let grace = Duration.seconds(7)
+
+  func run() async {
+    guard (try? await gracefulShutdown()) != nil else { return }
+    await gateway.endTraining(within: grace)
   }
 }
 

@@ -82,6 +82,12 @@ public final class GatewayService: Sendable {
     await training.cancel()
   }
 
+  /// Ends a training run that is under way after its step, with a checkpoint; at once when that
+  /// takes longer than `duration`.
+  public func endTraining(within duration: Duration) async {
+    await training.end(within: duration)
+  }
+
   /// Waits until all stages are there and fit together.
   public func ready(within duration: Duration) async throws {
     try await links.ready(within: duration)

@@ -8,9 +8,9 @@ import Transport
 /// The gateway's training: one run at a time, over the stages that answer chats meanwhile.
 ///
 /// A run begins with a call of `TrainingGateway/Train`, whose stream tells of it; when that call is
-/// cancelled the run ends after the step under way, with a checkpoint. Two requests are no
-/// configuration: `{"stop": true}` asks the run that is under way to end so, `{"attach": true}`
-/// only listens.
+/// cancelled the run ends after the step under way, with a checkpoint. Three requests are no
+/// configuration: `{"stop": true}` asks the run that is under way to end so, `{"cancel": true}` ends
+/// it at once, `{"attach": true}` only listens.
 actor TrainingService {
   private let modelFolder: String
   private let imageToken: Int32
@@ -24,6 +24,8 @@ actor TrainingService {
     var output: String
     var run: TrainingRun?
     var wantsEnd = false
+    /// Its steps have begun.
+    var hasStarted = false
     var task: Task<Void, Never>?
     var listeners: [Int: AsyncThrowingStream<TrainingEvent, any Error>.Continuation] = [:]
   }
@@ -60,6 +62,23 @@ actor TrainingService {
     await current?.task?.value
   }
 
+  /// Ends the run after the step under way, with a checkpoint; at once where there is none yet, or
+  /// when that takes longer than `duration`.
+  func end(within duration: Duration) async {
+    guard let current, let task = current.task else { return }
+    guard current.hasStarted else { return task.cancel() }
+    endEarly()
+    await withTaskGroup(of: Void.self) { group in
+      group.addTask { await task.value }
+      group.addTask {
+        try? await Task.sleep(for: duration)
+        if !Task.isCancelled { task.cancel() }
+      }
+      await group.next()
+      group.cancelAll()
+    }
+  }
+
   private func endEarly() {
     current?.wantsEnd = true
     current?.run?.endEarly()
@@ -74,6 +93,11 @@ actor TrainingService {
       guard current != nil else { throw TrainingRunError.notRunning }
       endEarly()
       return (listen(), false)
+    case .cancel:
+      guard current != nil else { throw TrainingRunError.notRunning }
+      let events = listen()
+      current?.task?.cancel()
+      return (events, false)
     case .attach:
       guard current != nil else { throw TrainingRunError.notRunning }
       return (listen(), false)
@@ -116,6 +140,7 @@ actor TrainingService {
 
   private func tell(_ event: TrainingEvent) {
     switch event {
+    case .started: current?.hasStarted = true
     case .warning(let text): logger.warning("\(text)")
     case .lost(let step, let reason):
       logger.warning("a stage was lost", metadata: ["step": "\(step)", "reason": "\(reason)"])
@@ -155,6 +180,7 @@ actor TrainingService {
 enum TrainingCommand {
   case train(TrainingConfiguration)
   case stop
+  case cancel
   case attach
 
   /// - Throws: ``TrainingRunError/invalidRequest(reason:)``.
@@ -166,6 +192,9 @@ enum TrainingCommand {
         switch members[0].0 {
         case "stop":
           self = .stop
+          return
+        case "cancel":
+          self = .cancel
           return
         case "attach":
           self = .attach
@@ -190,7 +219,7 @@ extension DataSteps {
     let (steps, report) = try await check(configuration)
     let flaws = report.fatalFlaws
     if !flaws.isEmpty {
-      await tell(.warning("\(flaws.count) samples are left out"))
+      await tell(.warning("\(samples(flaws.count, "is", "are")) left out"))
       for flaw in flaws.prefix(100) { await tell(.warning("left out: \(flaw)")) }
       if flaws.count > 100 {
         await tell(.warning("and \(flaws.count - 100) more; `chiasm data check` shows all"))
@@ -199,10 +228,15 @@ extension DataSteps {
     let cut = report.flaws.count - flaws.count
     if cut > 0 {
       await tell(
-        .notice("\(cut) samples are longer than \(configuration.maxSequenceLength) tokens, and cut")
-      )
+        .notice(
+          "\(samples(cut, "is", "are")) longer than \(configuration.maxSequenceLength) tokens, and "
+            + "cut"))
     }
     return steps
+  }
+
+  private static func samples(_ count: Int, _ one: String, _ many: String) -> String {
+    count == 1 ? "1 sample \(one)" : "\(count) samples \(many)"
   }
 }
 
@@ -223,6 +257,9 @@ public struct TrainingClient: Sendable {
 
   /// Asks the run under way to end after its step, and waits until it has.
   public func stop() async throws { try await listen(Array(#"{"stop": true}"#.utf8)) { _ in } }
+
+  /// Ends the run under way at once, and waits until it has.
+  public func cancel() async throws { try await listen(Array(#"{"cancel": true}"#.utf8)) { _ in } }
 
   /// Listens to the run under way.
   public func attach(_ events: (TrainingEvent) async throws -> Void) async throws {
