@@ -41,12 +41,12 @@ struct Train: AsyncParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Layers of the stages: even, auto (by measured costs), or the numbers of layers of all "
-        + "vision and language stages with commas.", valueName: "how"))
-  var balance = "even"
+      "Layers of the stages: even (default), auto (by measured costs), or the numbers of layers of "
+        + "all vision and language stages with commas.", valueName: "how"))
+  var balance: String?
 
-  @Option(help: ArgumentHelp("cpu, or cuda:N.", valueName: "device"))
-  var device = "cpu"
+  @Option(help: ArgumentHelp("cpu (default), or cuda:N.", valueName: "device"))
+  var device: String?
 
   @Option(help: ArgumentHelp("Threads of every process (default: all cores).", valueName: "n"))
   var threads: Int?
@@ -70,9 +70,42 @@ struct Train: AsyncParsableCommand {
     ] {
       if let value, value < 1 { throw ValidationError("\(name) must be at least 1") }
     }
+    if inProcess {
+      try refuse(["--balance", "--cache-tokens"], because: "--in-process has no stages")
+    }
+    if let file {
+      try refuse(Train.layoutFlags, because: "\(file) says how its services are started")
+    }
+    if connect != nil { try refuse(Train.layoutFlags, because: "the mesh runs already") }
+  }
+
+  private static let layoutFlags = ["--balance", "--device", "--threads", "--cache-tokens"]
+
+  /// - Throws: `ValidationError` when one of the flags was given, which would do nothing.
+  private func refuse(_ names: [String], because reason: String) throws {
+    let given: [(String, Bool)] = [
+      ("--balance", balance != nil), ("--device", device != nil), ("--threads", threads != nil),
+      ("--cache-tokens", cacheTokens != nil),
+    ]
+    let found = given.filter { $0.1 && names.contains($0.0) }.map(\.0)
+    guard found.isEmpty else {
+      throw ValidationError("\(reason); leave \(found.joined(separator: " and ")) out")
+    }
   }
 
   func run() async throws {
+    do {
+      try await train()
+    } catch let error as ValidationError {
+      Terminal.say("Error: \(error.message)\nUsage: chiasm train [<options>]")
+      Terminal.say("  See 'chiasm train --help' for more information.")
+      throw ExitCode.validationFailure
+    } catch let error as RPCError {
+      throw TrainFailure(error)
+    }
+  }
+
+  private func train() async throws {
     let configuration = try settings.configuration()
     let problems = configuration.problems()
     guard problems.isEmpty else {
@@ -81,13 +114,15 @@ struct Train: AsyncParsableCommand {
     let screen = TrainScreen()
     if inProcess { return try await trainHere(configuration, screen) }
     if let connect {
-      return try await train(configuration, at: Endpoint(parsing: connect), screen, ownsMesh: false)
+      return try await train(configuration, at: Endpoint(parsing: connect), screen)
     }
     let describesMesh = visionStages != nil || languageStages != nil || file != nil
     if !describesMesh, (try? MeshState.running(in: location.runDirectory)) != nil {
-      screen.put("training on the mesh in \(location.runDirectory.path)")
+      let path = location.runDirectory.path
+      try refuse(Train.layoutFlags, because: "the mesh in \(path) runs already")
+      screen.put("training on the mesh in \(path)")
       let gateway = try Endpoint(parsing: Layout.gatewayAddress(in: location.runDirectory))
-      return try await train(configuration, at: gateway, screen, ownsMesh: false)
+      return try await train(configuration, at: gateway, screen)
     }
     try await trainOnOwnMesh(configuration, screen)
   }
@@ -97,18 +132,18 @@ struct Train: AsyncParsableCommand {
   private func trainHere(
     _ configuration: TrainingConfiguration, _ screen: TrainScreen
   ) async throws {
-    let steps = try await DataSteps.checked(configuration) { screen.show($0) }
-    let stages = InProcessStages(
-      model: configuration.model, device: device, threads: threads ?? Machine.cores)
-    let run = try TrainingRun(
-      configuration, stages: stages, source: steps, logger: Logger(label: "train")
-    ) { screen.show($0) }
-    try await Interruption.ending {
-      screen.put("ending after this step; Ctrl-C again ends at once")
-      run.endEarly()
-    } body: {
+    let interest = RunInterest(screen)
+    try await Interruption.ending(interest) {
+      let steps = try await DataSteps.checked(configuration) { screen.show($0) }
+      let stages = InProcessStages(
+        model: configuration.model, device: device ?? "cpu", threads: threads ?? Machine.cores)
+      let run = try TrainingRun(
+        configuration, stages: stages, source: steps, logger: Logger(label: "train")
+      ) { interest.show($0) }
+      interest.canEnd { run.endEarly() }
       _ = try await run.run()
     }
+    try interest.requireSaved()
   }
 
   // MARK: In a mesh
@@ -139,15 +174,14 @@ struct Train: AsyncParsableCommand {
     let supervisor = try Supervisor(file: compose, options: options)
     let gateway = try Endpoint(parsing: Layout.gatewayAddress(in: directory))
     screen.put("starting a mesh of \(compose.services.count) processes")
-    try await Interruption.ending {
-      screen.put("ending after this step; Ctrl-C again ends at once")
-      await TrainOverMesh.stop(gateway)
-    } body: {
+    let interest = RunInterest(screen)
+    try await Interruption.ending(interest) {
       try await supervisor.run { _ in
-        try await TrainOverMesh(gateway: gateway, screen: screen, ownsMesh: true)
+        try await TrainOverMesh(gateway: gateway, interest: interest, ownsMesh: true)
           .run(configuration)
       }
     }
+    try interest.requireSaved()
   }
 
   private func layout(
@@ -160,128 +194,37 @@ struct Train: AsyncParsableCommand {
       languageStages: languageStages ?? 1)
     layout.virtualStages = configuration.virtualStages
     layout.restarts = true
-    layout.device = device
+    layout.device = device ?? "cpu"
     layout.threads = threads
     layout.languageArguments = cacheTokens.map { ["--cache-tokens", "\($0)"] } ?? []
-    try TrainBalance(balance).apply(to: &layout, model, configuration) { screen.put($0) }
+    if configuration.schedule == .interleaved, layout.languageStages < 2 {
+      throw ValidationError(
+        "schedule interleaved needs at least 2 language stages; give --language-stages")
+    }
+    try TrainBalance(balance ?? "even").apply(to: &layout, model, configuration) { screen.put($0) }
     return layout
   }
 
   private func train(
-    _ configuration: TrainingConfiguration, at gateway: Endpoint, _ screen: TrainScreen,
-    ownsMesh: Bool
+    _ configuration: TrainingConfiguration, at gateway: Endpoint, _ screen: TrainScreen
   ) async throws {
-    try await Interruption.ending {
-      screen.put("ending after this step; Ctrl-C again ends at once")
-      await TrainOverMesh.stop(gateway)
-    } body: {
-      try await TrainOverMesh(gateway: gateway, screen: screen, ownsMesh: ownsMesh)
+    let interest = RunInterest(screen)
+    try await Interruption.ending(interest) {
+      try await TrainOverMesh(gateway: gateway, interest: interest, ownsMesh: false)
         .run(configuration)
     }
+    try interest.requireSaved()
   }
 }
 
-/// A run that a gateway makes, taken up again when the gateway itself was lost.
-struct TrainOverMesh: Sendable {
-  let gateway: Endpoint
-  let screen: TrainScreen
-  let ownsMesh: Bool
+/// Why a run over a mesh failed, in words for people.
+struct TrainFailure: Error, CustomStringConvertible {
+  let description: String
 
-  private static let attempts = 5
-
-  func run(_ configuration: TrainingConfiguration) async throws {
-    var configuration = configuration
-    var vain = 0
-    var done = -1
-    /// The last step of this call.
-    var end: Int?
-    while true {
-      let client = TrainingClient(gateway)
-      defer { client.close() }
-      var hasEnded = false
-      var reached = done
-      do {
-        try await client.train(configuration) { event in
-          if case .step(let log, _, _) = event { reached = max(reached, log.step) }
-          if case .ended = event { hasEnded = true }
-          if case .started(let start) = event, end == nil {
-            end = configuration.stopAfter.map { start.step + $0 }
-          }
-          screen.show(event)
-        }
-        if hasEnded { return }
-        throw RPCError(.unavailable, "the gateway ended the run's stream early")
-      } catch let error as RPCError {
-        vain = reached > done ? 0 : vain + 1
-        done = reached
-        guard ownsMesh, !hasEnded, error.code == .unavailable, vain < TrainOverMesh.attempts,
-          !Task.isCancelled
-        else { throw error }
-        screen.put("the gateway was lost: \(error.message)")
-        try await wait()
-        // What it had done is on disk.
-        configuration.resume = true
-        if let end {
-          let saved = CheckpointFolder.latestValid(in: configuration.output).found?.step ?? 0
-          configuration.stopAfter = max(1, end - saved)
-        }
-        screen.put("the gateway is back")
-      }
-    }
-  }
-
-  /// Waits until the gateway answers again.
-  private func wait() async throws {
-    let deadline = ContinuousClock.now + .seconds(180)
-    while true {
-      let client = ChatClient(gateway)
-      defer { client.close() }
-      do {
-        _ = try await client.describe()
-        return
-      } catch {
-        guard ContinuousClock.now < deadline, !Task.isCancelled else { throw error }
-        try await Task.sleep(for: .milliseconds(100))
-      }
-    }
-  }
-
-  /// Asks the run under way to end after its step.
-  static func stop(_ gateway: Endpoint) async {
-    let client = TrainingClient(gateway)
-    try? await client.stop()
-    client.close()
-  }
-}
-
-extension Interruption {
-  /// Runs `body`; calls `first` at the first signal to end, and cancels `body` at the second.
-  ///
-  /// - Throws: what `body` throws; ``exitCode`` when the second signal ended it.
-  static func ending(
-    _ first: @escaping @Sendable () async -> Void, body: @escaping @Sendable () async throws -> Void
-  ) async throws {
-    let signals = await UnixSignalsSequence(trapping: .sigint, .sigterm, .sighup)
-    try await withThrowingTaskGroup(of: Bool.self) { group in
-      group.addTask {
-        try await body()
-        return true
-      }
-      group.addTask {
-        try await withThrowingDiscardingTaskGroup { asking in
-          var count = 0
-          for await _ in signals {
-            count += 1
-            if count > 1 { throw exitCode }
-            asking.addTask { await first() }
-          }
-        }
-        return false
-      }
-      defer { group.cancelAll() }
-      while let isDone = try await group.next() {
-        if isDone { return }
-      }
+  init(_ error: RPCError) {
+    switch error.code {
+    case .internal, .unknown, .unimplemented: description = "\(error)"
+    default: description = error.message
     }
   }
 }

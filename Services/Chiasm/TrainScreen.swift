@@ -62,8 +62,8 @@ final class TrainScreen: Sendable {
 
   private static func text(_ start: TrainingStart) -> String {
     var text =
-      "\(start.steps) steps, \(start.samples) samples an epoch, \(start.microBatches) "
-      + "micro-batches a step; \(Count(start.trainedParameters)) of "
+      "\(Several(start.steps, "step")), \(Several(start.samples, "sample")) an epoch, "
+      + "\(Several(start.microBatches, "micro-batch", "micro-batches")) a step; \(Count(start.trainedParameters)) of "
       + "\(Count(start.parameters)) parameters trained in \(start.stages.count) "
       + (start.stages.count == 1 ? "process" : "processes, \(start.schedule)")
     if start.step > 0 { text += "\ngoing on after step \(start.step)" }
@@ -73,7 +73,7 @@ final class TrainScreen: Sendable {
   private static func text(_ end: TrainingEnd) -> String {
     let place = end.checkpoint.map { "; \($0)" } ?? ""
     return switch end.reason {
-    case .finished: "done: \(end.step) steps\(place)"
+    case .finished: "done: \(Several(end.step, "step"))\(place)"
     case .stopped: "stopped after step \(end.step) of \(end.steps), go on with --resume\(place)"
     case .interrupted:
       "interrupted after step \(end.step) of \(end.steps), go on with --resume\(place)"
@@ -120,6 +120,16 @@ final class TrainScreen: Sendable {
         "memory " + log.memory.map { "\($0.process) \(Bytes($0.bytes))" }.joined(separator: "  "))
     }
     return lines.map { String($0.prefix(max(1, width))) }
+  }
+}
+
+/// A number of things, with the word for them.
+struct Several: CustomStringConvertible {
+  let description: String
+
+  /// - Parameter many: nil: the word with an s.
+  init(_ count: Int, _ one: String, _ many: String? = nil) {
+    description = count == 1 ? "1 \(one)" : "\(count) \(many ?? one + "s")"
   }
 }
 

@@ -223,8 +223,15 @@ enum YAMLSettings {
 
   /// - Throws: `ValidationError` that names the file.
   static func read(_ path: String) throws -> [(name: String, value: SettingValue)] {
-    guard let data = try? Data(contentsOf: URL(filePath: path)), data.count <= limit else {
-      throw ValidationError("\(path) cannot be read, or is larger than \(limit) bytes")
+    let data: Data
+    do {
+      data = try Data(contentsOf: URL(filePath: path))
+    } catch {
+      let isMissing = !FileManager.default.fileExists(atPath: path)
+      throw ValidationError("\(path) \(isMissing ? "is not there" : "cannot be read")")
+    }
+    guard data.count <= limit else {
+      throw ValidationError("\(path) has \(data.count) bytes; settings have \(limit) at most")
     }
     let node: Node?
     do {
