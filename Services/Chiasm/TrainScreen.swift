@@ -63,9 +63,14 @@ final class TrainScreen: Sendable {
   private static func text(_ start: TrainingStart) -> String {
     var text =
       "\(Several(start.steps, "step")), \(Several(start.samples, "sample")) an epoch, "
-      + "\(Several(start.microBatches, "micro-batch", "micro-batches")) a step; \(Count(start.trainedParameters)) of "
+      + "\(Several(start.microBatches, "micro-batch", "micro-batches")) a step; "
+      + "\(Count(start.trainedParameters)) of "
       + "\(Count(start.parameters)) parameters trained in \(start.stages.count) "
       + (start.stages.count == 1 ? "process" : "processes, \(start.schedule)")
+    if start.leftOut > 0 {
+      text += "\n\(Several(start.leftOut, "sample")) of an epoch left out, for they make no whole "
+      text += "step; others in every epoch"
+    }
     if start.step > 0 { text += "\ngoing on after step \(start.step)" }
     return text
   }
