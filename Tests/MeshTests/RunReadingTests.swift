@@ -1,5 +1,6 @@
 import Checkpoint
 import Testing
+import Training
 
 @testable import Sequencer
 
@@ -14,6 +15,18 @@ import Testing
       _ = try await steps.batch(after: done)
       #expect(await steps.isReadingAhead == (done < 2), "\(done)")
     }
+  }
+
+  @Test func `Samples are padded to the model's context at most`() async throws {
+    let data = try RunData()
+    defer { data.remove() }
+    let configuration = data.configuration("out") {
+      $0.maxSequenceLength = 1 << 20
+      $0.padToMax = true
+    }
+    let context = try ModelConfiguration.load(folder: data.model).language.contextLength
+    let batch = try await DataSteps.check(configuration).steps.batch(after: 0)
+    #expect(batch.plan.microBatches.map(\.rows) == Array(repeating: context, count: 8))
   }
 
   @Test func `A model is another when a weight has another shape or config.json another number`()
