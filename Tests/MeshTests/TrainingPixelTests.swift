@@ -180,6 +180,18 @@ import Transport
     withExtendedLifetime(first) {}
   }
 
+  @Test func `What is waited for waits itself where something is about to leave`() async throws {
+    let room = PixelRoom(bound: 8)
+    var first: HeldPixels? = try await room.hold(pixels(2), isAwaited: never)
+    first?.leave()
+    let second = Task { try await room.hold(pixels(1)) { true } }
+    try await Task.sleep(for: .milliseconds(10))
+    #expect(first != nil && room.peakBytes == 8)
+    first = nil
+    #expect(try await second.value.tensor.shape == [1])
+    #expect(room.peakBytes == 8)
+  }
+
   @Test func `Who waits no longer takes no room`() async throws {
     let room = PixelRoom(bound: 4)
     var first: HeldPixels? = try await room.hold(pixels(1), isAwaited: never)

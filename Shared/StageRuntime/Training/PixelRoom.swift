@@ -18,6 +18,8 @@ final class PixelRoom: Sendable {
 
   private struct State {
     var held = 0
+    /// Of these, what a forward pass reads, and drops at its end.
+    var leaving = 0
     var peak = 0
     var waiters: [(id: Int, waiter: Waiter)] = []
     var nextID = 0
@@ -51,7 +53,14 @@ final class PixelRoom: Sendable {
   /// Somebody begins to wait for pixels.
   func reconsider() { admit { _ in } }
 
-  fileprivate func give(_ bytes: Int) { admit { $0.held -= bytes } }
+  fileprivate func leave(_ bytes: Int) { state.withLock { $0.leaving += bytes } }
+
+  fileprivate func give(_ bytes: Int, wasLeaving: Bool) {
+    admit {
+      $0.held -= bytes
+      if wasLeaving { $0.leaving -= bytes }
+    }
+  }
 
   private func wait(
     bytes: Int, takes: Bool, _ isAwaited: @escaping IsAwaited
@@ -87,7 +96,11 @@ final class PixelRoom: Sendable {
       var left: [(id: Int, waiter: Waiter)] = []
       for entry in state.waiters {
         let waiter = entry.waiter
-        guard state.held == 0 || state.held + waiter.bytes <= bound || waiter.isAwaited() else {
+        // Where something is about to leave, that makes room.
+        guard
+          state.held == 0 || state.held + waiter.bytes <= bound
+            || state.leaving == 0 && waiter.isAwaited()
+        else {
           left.append(entry)
           continue
         }
@@ -109,6 +122,7 @@ final class HeldPixels: Sendable {
   let tensor: Tensor
   private let room: PixelRoom
   private let bytes: Int
+  private let isLeaving = Atomic<Bool>(false)
 
   fileprivate init(_ tensor: Tensor, in room: PixelRoom) {
     self.tensor = tensor
@@ -116,5 +130,10 @@ final class HeldPixels: Sendable {
     bytes = tensor.byteCount
   }
 
-  deinit { room.give(bytes) }
+  /// The forward pass has come to them: they leave with it.
+  func leave() {
+    if !isLeaving.exchange(true, ordering: .relaxed) { room.leave(bytes) }
+  }
+
+  deinit { room.give(bytes, wasLeaving: isLeaving.load(ordering: .relaxed)) }
 }

@@ -113,7 +113,9 @@ final class TrainingStep: Sendable {
     state.withLock { $0.awaited = microBatch }
     defer { state.withLock { $0.awaited = nil } }
     room.reconsider()
-    return try await pixels.take(TrainingPlace(microBatch: microBatch, chunk: 0))
+    let held = try await pixels.take(TrainingPlace(microBatch: microBatch, chunk: 0))
+    held.leave()
+    return held
   }
 
   private func isAwaited(_ microBatch: Int) -> Bool {
