@@ -93,7 +93,8 @@ extension TrainingRun {
           let bytes = try await writing.value
           let folder = try await thread.run { flag in
             let folder = try writer.commit(
-              state: state, saveType: scalarType, adapters: adapters, digests: !isVolatile)
+              state: state, saveType: scalarType, adapters: adapters, digests: !isVolatile,
+              isCancelled: { flag.isCancelled })
             CheckpointFolder.prune(output, keeping: limit)
             return folder
           }
