@@ -40,6 +40,10 @@ import Testing
       let server = try Server(directory.socket(), router: echoRouter())
       let running = Task { try await server.run() }
       _ = try await early.value
+      // A call that crosses the end of the server before is lost with it.
+      while await failure({
+        _ = try await channel.call(Methods.LanguageModel.step, StepRequest())
+      })?.code == .unavailable { try await Task.sleep(for: .milliseconds(1)) }
       _ = try await channel.call(Methods.LanguageModel.step, StepRequest())
       await server.shutDown(grace: .seconds(10))
       try await running.value
