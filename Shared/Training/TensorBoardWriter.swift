@@ -64,7 +64,18 @@ public final class TensorBoardWriter {
     return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
   }
 
+  /// Writes a record, or nothing.
   private func write(_ bytes: [UInt8]) throws {
+    let end = lseek(file, 0, SEEK_END)
+    do {
+      try writeAll(bytes)
+    } catch {
+      if end >= 0 { ftruncate(file, end) }
+      throw error
+    }
+  }
+
+  private func writeAll(_ bytes: [UInt8]) throws {
     try bytes.withUnsafeBytes { buffer in
       var rest = buffer[...]
       while !rest.isEmpty {
@@ -85,7 +96,9 @@ public final class TensorBoardWriter {
   }
 
   private static func failure(_ path: String) -> TrainingError {
-    .cannotWrite(path: path, reason: String(cString: strerror(errno)))
+    errno == ENOSPC || errno == EDQUOT
+      ? .diskFull(path: path)
+      : .cannotWrite(path: path, reason: String(cString: strerror(errno)))
   }
 
   private static func makeDirectory(_ path: String) throws {

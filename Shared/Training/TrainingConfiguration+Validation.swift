@@ -51,6 +51,10 @@ extension TrainingConfiguration {
     return problems
   }
 
+  /// Micro-batches whose gradients a stage can wait for at a time: each is a call, and a connection
+  /// takes 1024, of which some are chat's.
+  static let mostUnderWay = 1000
+
   private var rates: [TrainingError] {
     var problems: [TrainingError] = []
     func check(_ name: String, _ value: Double, _ isAllowed: (Double) -> Bool, _ allowed: String) {
@@ -123,6 +127,14 @@ extension TrainingConfiguration {
           "schedule interleaved", "virtual_stages \(virtualStages)",
           reason: "interleaving needs several slices in a process; give virtual_stages 2 or more, "
             + "or choose schedule 1f1b"))
+    }
+    if schedule == .gpipe, microBatchSize > 0,
+      globalBatchSize / microBatchSize > TrainingConfiguration.mostUnderWay
+    {
+      problems.append(
+        .tooManyUnderWay(
+          microBatches: globalBatchSize / microBatchSize, limit: TrainingConfiguration.mostUnderWay
+        ))
     }
     if let saveType, !["float32", "bfloat16"].contains(saveType) {
       problems.append(

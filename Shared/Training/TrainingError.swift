@@ -31,6 +31,8 @@ public enum TrainingError: Error, Equatable, Sendable, CustomStringConvertible {
   case traceTooLarge(found: Int, limit: Int)
   case invalidLogLine(line: Int, reason: String)
   case cannotWrite(path: String, reason: String)
+  case diskFull(path: String)
+  case tooManyUnderWay(microBatches: Int, limit: Int)
 
   public var description: String {
     switch self {
@@ -99,6 +101,13 @@ public enum TrainingError: Error, Equatable, Sendable, CustomStringConvertible {
       return "line \(line) of the training log: \(reason)"
     case .cannotWrite(let path, let reason):
       return "\(path) cannot be written: \(reason)"
+    case .diskFull(let path):
+      return "\(path): the disk is full; free space or write to another disk"
+    case .tooManyUnderWay(let microBatches, let limit):
+      return
+        "schedule gpipe has all \(microBatches) micro-batches of a step under way at once, and "
+        + "a mesh takes \(limit); give a larger --micro-batch-size, a smaller --global-batch-size, "
+        + "or choose schedule 1f1b"
     }
   }
 }

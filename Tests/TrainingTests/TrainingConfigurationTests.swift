@@ -154,6 +154,13 @@ import Testing
           reason: "only the interleaved schedule has several slices in a process; choose "
             + "schedule interleaved, or virtual_stages 1")),
       Problem(
+        change: {
+          $0.schedule = .gpipe
+          $0.globalBatchSize = 2048
+          $0.microBatchSize = 2
+        },
+        error: .tooManyUnderWay(microBatches: 1024, limit: 1000)),
+      Problem(
         change: { $0.schedule = .interleaved },
         error: .conflictingSettings(
           "schedule interleaved", "virtual_stages 1",

@@ -44,6 +44,15 @@ import Testing
         "micro-batch 9 of virtual stage 0 cannot be skipped in a schedule of 2 virtual stages "
           + "and 4 micro-batches"
       ),
+      (
+        .diskFull(path: "/x"), "/x: the disk is full; free space or write to another disk"
+      ),
+      (
+        .tooManyUnderWay(microBatches: 9, limit: 8),
+        "schedule gpipe has all 9 micro-batches of a step under way at once, and a mesh takes 8; "
+          + "give a larger --micro-batch-size, a smaller --global-batch-size, or choose schedule "
+          + "1f1b"
+      ),
     ])
   func text(error: TrainingError, text: String) {
     #expect("\(error)" == text)
