@@ -862,6 +862,96 @@ void   chiasm__v1__abandon_reply__free_unpacked
   assert(message->base.descriptor == &chiasm__v1__abandon_reply__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   chiasm__v1__release_training_request__init
+                     (Chiasm__V1__ReleaseTrainingRequest         *message)
+{
+  static const Chiasm__V1__ReleaseTrainingRequest init_value = CHIASM__V1__RELEASE_TRAINING_REQUEST__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__release_training_request__get_packed_size
+                     (const Chiasm__V1__ReleaseTrainingRequest *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__release_training_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__release_training_request__pack
+                     (const Chiasm__V1__ReleaseTrainingRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__release_training_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__release_training_request__pack_to_buffer
+                     (const Chiasm__V1__ReleaseTrainingRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__release_training_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__ReleaseTrainingRequest *
+       chiasm__v1__release_training_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__ReleaseTrainingRequest *)
+     protobuf_c_message_unpack (&chiasm__v1__release_training_request__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__release_training_request__free_unpacked
+                     (Chiasm__V1__ReleaseTrainingRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__release_training_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   chiasm__v1__release_training_reply__init
+                     (Chiasm__V1__ReleaseTrainingReply         *message)
+{
+  static const Chiasm__V1__ReleaseTrainingReply init_value = CHIASM__V1__RELEASE_TRAINING_REPLY__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__release_training_reply__get_packed_size
+                     (const Chiasm__V1__ReleaseTrainingReply *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__release_training_reply__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__release_training_reply__pack
+                     (const Chiasm__V1__ReleaseTrainingReply *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__release_training_reply__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__release_training_reply__pack_to_buffer
+                     (const Chiasm__V1__ReleaseTrainingReply *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__release_training_reply__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__ReleaseTrainingReply *
+       chiasm__v1__release_training_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__ReleaseTrainingReply *)
+     protobuf_c_message_unpack (&chiasm__v1__release_training_reply__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__release_training_reply__free_unpacked
+                     (Chiasm__V1__ReleaseTrainingReply *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__release_training_reply__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   chiasm__v1__saved_shard__init
                      (Chiasm__V1__SavedShard         *message)
 {
@@ -1241,7 +1331,7 @@ const ProtobufCMessageDescriptor chiasm__v1__lo_rasettings__descriptor =
   (ProtobufCMessageInit) chiasm__v1__lo_rasettings__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__field_descriptors[16] =
+static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__field_descriptors[17] =
 {
   {
     "seed",
@@ -1435,6 +1525,18 @@ static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__fiel
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "shared_file",
+    17,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Chiasm__V1__PrepareTrainingRequest, n_shared_file),
+    offsetof(Chiasm__V1__PrepareTrainingRequest, shared_file),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__prepare_training_request__field_indices_by_name[] = {
   8,   /* field[8] = beta1 */
@@ -1448,6 +1550,7 @@ static const unsigned chiasm__v1__prepare_training_request__field_indices_by_nam
   7,   /* field[7] = recompute */
   13,   /* field[13] = resume */
   0,   /* field[0] = seed */
+  16,   /* field[16] = shared_file */
   3,   /* field[3] = train_language */
   2,   /* field[2] = train_projector */
   1,   /* field[1] = train_vision */
@@ -1457,7 +1560,7 @@ static const unsigned chiasm__v1__prepare_training_request__field_indices_by_nam
 static const ProtobufCIntRange chiasm__v1__prepare_training_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 16 }
+  { 0, 17 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descriptor =
 {
@@ -1467,7 +1570,7 @@ const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descripto
   "Chiasm__V1__PrepareTrainingRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__PrepareTrainingRequest),
-  16,
+  17,
   chiasm__v1__prepare_training_request__field_descriptors,
   chiasm__v1__prepare_training_request__field_indices_by_name,
   1,  chiasm__v1__prepare_training_request__number_ranges,
@@ -2495,6 +2598,42 @@ const ProtobufCMessageDescriptor chiasm__v1__abandon_reply__descriptor =
   (ProtobufCMessageInit) chiasm__v1__abandon_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+#define chiasm__v1__release_training_request__field_descriptors NULL
+#define chiasm__v1__release_training_request__field_indices_by_name NULL
+#define chiasm__v1__release_training_request__number_ranges NULL
+const ProtobufCMessageDescriptor chiasm__v1__release_training_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.ReleaseTrainingRequest",
+  "ReleaseTrainingRequest",
+  "Chiasm__V1__ReleaseTrainingRequest",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__ReleaseTrainingRequest),
+  0,
+  chiasm__v1__release_training_request__field_descriptors,
+  chiasm__v1__release_training_request__field_indices_by_name,
+  0,  chiasm__v1__release_training_request__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__release_training_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define chiasm__v1__release_training_reply__field_descriptors NULL
+#define chiasm__v1__release_training_reply__field_indices_by_name NULL
+#define chiasm__v1__release_training_reply__number_ranges NULL
+const ProtobufCMessageDescriptor chiasm__v1__release_training_reply__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.ReleaseTrainingReply",
+  "ReleaseTrainingReply",
+  "Chiasm__V1__ReleaseTrainingReply",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__ReleaseTrainingReply),
+  0,
+  chiasm__v1__release_training_reply__field_descriptors,
+  chiasm__v1__release_training_reply__field_indices_by_name,
+  0,  chiasm__v1__release_training_reply__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__release_training_reply__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor chiasm__v1__saved_shard__field_descriptors[2] =
 {
   {
@@ -2662,7 +2801,7 @@ const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor =
   (ProtobufCMessageInit) chiasm__v1__save_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__save_reply__field_descriptors[1] =
+static const ProtobufCFieldDescriptor chiasm__v1__save_reply__field_descriptors[2] =
 {
   {
     "bytes",
@@ -2676,14 +2815,27 @@ static const ProtobufCFieldDescriptor chiasm__v1__save_reply__field_descriptors[
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "no_room",
+    2,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Chiasm__V1__SaveReply, no_room),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__save_reply__field_indices_by_name[] = {
   0,   /* field[0] = bytes */
+  1,   /* field[1] = no_room */
 };
 static const ProtobufCIntRange chiasm__v1__save_reply__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 1 }
+  { 0, 2 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__save_reply__descriptor =
 {
@@ -2693,7 +2845,7 @@ const ProtobufCMessageDescriptor chiasm__v1__save_reply__descriptor =
   "Chiasm__V1__SaveReply",
   "chiasm.v1",
   sizeof(Chiasm__V1__SaveReply),
-  1,
+  2,
   chiasm__v1__save_reply__field_descriptors,
   chiasm__v1__save_reply__field_indices_by_name,
   1,  chiasm__v1__save_reply__number_ranges,
@@ -2879,7 +3031,7 @@ const ProtobufCEnumDescriptor chiasm__v1__action_kind__descriptor =
   chiasm__v1__action_kind__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor chiasm__v1__trainer__method_descriptors[8] =
+static const ProtobufCMethodDescriptor chiasm__v1__trainer__method_descriptors[9] =
 {
   { "Prepare", &chiasm__v1__prepare_training_request__descriptor, &chiasm__v1__prepare_training_reply__descriptor },
   { "Feed", &chiasm__v1__feed_request__descriptor, &chiasm__v1__feed_reply__descriptor },
@@ -2887,16 +3039,18 @@ static const ProtobufCMethodDescriptor chiasm__v1__trainer__method_descriptors[8
   { "Forward", &chiasm__v1__forward_request__descriptor, &chiasm__v1__forward_reply__descriptor },
   { "Update", &chiasm__v1__update_request__descriptor, &chiasm__v1__update_reply__descriptor },
   { "Abandon", &chiasm__v1__abandon_request__descriptor, &chiasm__v1__abandon_reply__descriptor },
+  { "Release", &chiasm__v1__release_training_request__descriptor, &chiasm__v1__release_training_reply__descriptor },
   { "Save", &chiasm__v1__save_request__descriptor, &chiasm__v1__save_reply__descriptor },
   { "Fetch", &chiasm__v1__fetch_request__descriptor, &chiasm__v1__fetch_reply__descriptor },
 };
 const unsigned chiasm__v1__trainer__method_indices_by_name[] = {
   5,        /* Abandon */
   1,        /* Feed */
-  7,        /* Fetch */
+  8,        /* Fetch */
   3,        /* Forward */
   0,        /* Prepare */
-  6,        /* Save */
+  6,        /* Release */
+  7,        /* Save */
   2,        /* Step */
   4         /* Update */
 };
@@ -2907,7 +3061,7 @@ const ProtobufCServiceDescriptor chiasm__v1__trainer__descriptor =
   "Trainer",
   "Chiasm__V1__Trainer",
   "chiasm.v1",
-  8,
+  9,
   chiasm__v1__trainer__method_descriptors,
   chiasm__v1__trainer__method_indices_by_name
 };
@@ -2959,13 +3113,21 @@ void chiasm__v1__trainer__abandon(ProtobufCService *service,
   assert(service->descriptor == &chiasm__v1__trainer__descriptor);
   service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void chiasm__v1__trainer__release(ProtobufCService *service,
+                                  const Chiasm__V1__ReleaseTrainingRequest *input,
+                                  Chiasm__V1__ReleaseTrainingReply_Closure closure,
+                                  void *closure_data)
+{
+  assert(service->descriptor == &chiasm__v1__trainer__descriptor);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void chiasm__v1__trainer__save(ProtobufCService *service,
                                const Chiasm__V1__SaveRequest *input,
                                Chiasm__V1__SaveReply_Closure closure,
                                void *closure_data)
 {
   assert(service->descriptor == &chiasm__v1__trainer__descriptor);
-  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void chiasm__v1__trainer__fetch(ProtobufCService *service,
                                 const Chiasm__V1__FetchRequest *input,
@@ -2973,7 +3135,7 @@ void chiasm__v1__trainer__fetch(ProtobufCService *service,
                                 void *closure_data)
 {
   assert(service->descriptor == &chiasm__v1__trainer__descriptor);
-  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void chiasm__v1__trainer__init (Chiasm__V1__Trainer_Service *service,
                                 Chiasm__V1__Trainer_ServiceDestroy destroy)

@@ -59,6 +59,8 @@ public enum Methods {
     public static let forward = Method<ForwardRequest, ForwardReply>("chiasm.v1.Trainer/Forward")
     public static let update = Method<UpdateRequest, UpdateReply>("chiasm.v1.Trainer/Update")
     public static let abandon = Method<AbandonRequest, AbandonReply>("chiasm.v1.Trainer/Abandon")
+    public static let release = Method<ReleaseTrainingRequest, ReleaseTrainingReply>(
+      "chiasm.v1.Trainer/Release")
     public static let save = Method<SaveRequest, SaveReply>("chiasm.v1.Trainer/Save")
     public static let fetch = Method<FetchRequest, FetchReply>("chiasm.v1.Trainer/Fetch")
   }

@@ -196,3 +196,47 @@ extension AbandonReply: CodedMessage {
 
   func fill(_ c: inout Chiasm__V1__AbandonReply, _ memory: BumpMemory) {}
 }
+
+/// Ends a stage's training; it serves on with the weights as they are.
+public struct ReleaseTrainingRequest: Message {
+  public init() {}
+
+  public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
+    try unpack(bytes)
+  }
+
+  public func encode(into bytes: inout [UInt8]) { pack(into: &bytes) }
+}
+
+extension ReleaseTrainingRequest: CodedMessage {
+  static var protoName: String { "ReleaseTrainingRequest" }
+  static var initialize: (UnsafeMutablePointer<Chiasm__V1__ReleaseTrainingRequest>?) -> Void {
+    chiasm__v1__release_training_request__init
+  }
+
+  init(_ c: Chiasm__V1__ReleaseTrainingRequest) throws { self.init() }
+
+  func fill(_ c: inout Chiasm__V1__ReleaseTrainingRequest, _ memory: BumpMemory) {}
+}
+
+/// Says that nothing of the training is left but the weights.
+public struct ReleaseTrainingReply: Message {
+  public init() {}
+
+  public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
+    try unpack(bytes)
+  }
+
+  public func encode(into bytes: inout [UInt8]) { pack(into: &bytes) }
+}
+
+extension ReleaseTrainingReply: CodedMessage {
+  static var protoName: String { "ReleaseTrainingReply" }
+  static var initialize: (UnsafeMutablePointer<Chiasm__V1__ReleaseTrainingReply>?) -> Void {
+    chiasm__v1__release_training_reply__init
+  }
+
+  init(_ c: Chiasm__V1__ReleaseTrainingReply) throws { self.init() }
+
+  func fill(_ c: inout Chiasm__V1__ReleaseTrainingReply, _ memory: BumpMemory) {}
+}

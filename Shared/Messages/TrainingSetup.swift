@@ -68,6 +68,9 @@ public struct PrepareTrainingRequest: Message {
   public var keepGradients: Bool = false
   /// The id in whose places the first language stage puts image rows.
   public var imageToken: Int?
+  /// Paths of files that the gateway has just written where checkpoints go, which the stage must
+  /// see.
+  public var sharedFiles: [String] = []
 
   public init() {}
 
@@ -76,7 +79,7 @@ public struct PrepareTrainingRequest: Message {
     trainLanguage: Bool = false, visionLoRA: LoRASettings? = nil, languageLoRA: LoRASettings? = nil,
     dropPathRate: Double = 0, recompute: String = "", beta1: Double = 0, beta2: Double = 0,
     epsilon: Double = 0, weightDecay: Double = 0, decay: String = "", resume: String? = nil,
-    keepGradients: Bool = false, imageToken: Int? = nil
+    keepGradients: Bool = false, imageToken: Int? = nil, sharedFiles: [String] = []
   ) {
     self.seed = seed
     self.trainVision = trainVision
@@ -94,6 +97,7 @@ public struct PrepareTrainingRequest: Message {
     self.resume = resume
     self.keepGradients = keepGradients
     self.imageToken = imageToken
+    self.sharedFiles = sharedFiles
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -129,6 +133,8 @@ extension PrepareTrainingRequest: CodedMessage {
     if c.has_image_token != 0 {
       imageToken = try Read.integer(c.image_token, "PrepareTrainingRequest.image_token")
     }
+    sharedFiles = try Read.strings(
+      c.n_shared_file, c.shared_file, "PrepareTrainingRequest.shared_file")
   }
 
   func fill(_ c: inout Chiasm__V1__PrepareTrainingRequest, _ memory: BumpMemory) {
@@ -148,6 +154,9 @@ extension PrepareTrainingRequest: CodedMessage {
     if let resume { c.resume = memory.string(resume) }
     if keepGradients { (c.has_keep_gradients, c.keep_gradients) = (1, 1) }
     if let imageToken { (c.has_image_token, c.image_token) = (1, UInt32(clamping: imageToken)) }
+    if !sharedFiles.isEmpty {
+      (c.n_shared_file, c.shared_file) = (sharedFiles.count, memory.strings(sharedFiles))
+    }
   }
 }
 

@@ -114,11 +114,14 @@ extension SaveRequest: CodedMessage {
 public struct SaveReply: Message {
   /// Written.
   public var bytes: Int = 0
+  /// Which file found no room on a full disk; nil: all are there.
+  public var noRoom: String?
 
   public init() {}
 
-  public init(bytes: Int = 0) {
+  public init(bytes: Int = 0, noRoom: String? = nil) {
     self.bytes = bytes
+    self.noRoom = noRoom
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -137,10 +140,12 @@ extension SaveReply: CodedMessage {
   init(_ c: Chiasm__V1__SaveReply) throws {
     self.init()
     if c.has_bytes != 0 { bytes = try Read.integer(c.bytes, "SaveReply.bytes") }
+    noRoom = try Read.string(c.no_room, "SaveReply.no_room")
   }
 
   func fill(_ c: inout Chiasm__V1__SaveReply, _ memory: BumpMemory) {
     if bytes != 0 { (c.has_bytes, c.bytes) = (1, UInt64(clamping: bytes)) }
+    if let noRoom { c.no_room = memory.string(noRoom) }
   }
 }
 

@@ -17,6 +17,7 @@ final class StageCore: Sendable {
   private let nextAttachment = Atomic<Int>(0)
   /// For each attached session the number of its latest Attach call.
   private let attachments = Mutex<[UInt32: Int]>([:])
+  private let leavers = Mutex<[@Sendable (Connection) async -> Void]>([])
 
   /// Calls that may wait for the computing thread; one more is refused.
   static let queueLimit = 256
@@ -59,6 +60,11 @@ final class StageCore: Sendable {
     await Task { try? await thread.run { _ in body() } }.value
   }
 
+  /// Has `body` called whenever a session ends, with the connection that it was attached by.
+  func onLeave(_ body: @escaping @Sendable (Connection) async -> Void) {
+    leavers.withLock { $0.append(body) }
+  }
+
   /// Adds the calls that every stage answers.
   ///
   /// - Parameters:
@@ -79,7 +85,7 @@ final class StageCore: Sendable {
       await fill(&description)
       return Payload(description)
     }
-    router.handleStream(Methods.Stage.attach) { payload, _, writer in
+    router.handleStream(Methods.Stage.attach) { payload, context, writer in
       let session = payload.message.session
       let number = self.nextAttachment.add(1, ordering: .relaxed).oldValue
       self.attachments.withLock { $0[session] = number }
@@ -96,6 +102,7 @@ final class StageCore: Sendable {
           return true
         }
       }
+      for leave in self.leavers.withLock({ $0 }) { await leave(context.connection) }
     }
     health.register(in: &router)
   }

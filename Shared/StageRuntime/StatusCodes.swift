@@ -33,9 +33,16 @@ extension SamplingError: StatusConvertible {
 
 extension CheckpointError: StatusConvertible {
   public var statusCode: StatusCode {
+    isLackOfRoom ? .resourceExhausted : .failedPrecondition
+  }
+}
+
+extension CheckpointError {
+  /// Whether a disk is full.
+  var isLackOfRoom: Bool {
     switch self {
-    case .diskFull, .noRoom: .resourceExhausted
-    default: .failedPrecondition
+    case .diskFull, .noRoom: true
+    default: false
     }
   }
 }

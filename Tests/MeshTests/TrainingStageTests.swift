@@ -144,19 +144,79 @@ import Transport
     }
   }
 
-  @Test func `A tensor that never fits into the shared memory is refused with the size it takes`()
+  @Test func `A tensor that never fits into the shared memory goes another way`() async throws {
+    try await withTraining(Plan(language: [[0..<2], [2..<4]], arenaBytes: 4096)) { mesh, model in
+      let steps = Self.tiles.map { model.microBatches($0) }
+      let expected = try TrainedBits(model.trainer(), steps: steps)
+      try await mesh.prepare()
+      #expect(try await mesh.train(steps) == expected)
+    }
+  }
+
+  @Test func `A released stage holds nothing of the training, and can be prepared again`()
     async throws
   {
-    try await withTraining(Plan(language: [[0..<2], [2..<4]], arenaBytes: 4096)) { mesh, model in
+    try await withTraining(Plan(language: [[0..<2], [2..<4]])) { mesh, model in
+      let steps = Self.tiles.map { model.microBatches($0) }
+      func working() async throws -> [Int] {
+        try await mesh.each {
+          try await mesh.call($0, Methods.Stage.describe, DescribeRequest()).message.workingBytes
+        }
+      }
+      let prepared = try await mesh.prepare()
+      let first = try await mesh.train(steps)
+      try await mesh.feed(3, steps[0])
+      let during = try await working()
+      _ = try await mesh.each {
+        try await mesh.call($0, Methods.Trainer.release, ReleaseTrainingRequest())
+      }
+      for (index, after) in try await working().enumerated() {
+        #expect(after <= during[index] - prepared[index].trainingBytes)
+      }
+      let error = await status { try await mesh.feed(3, steps[0]) }
+      #expect(error?.code == .failedPrecondition)
       try await mesh.prepare()
-      let microBatches = model.microBatches([2])
-      try await mesh.feed(1, microBatches)
-      let request = try mesh.requests(1, microBatches: 1)[0]
-      let error = await status { _ = try await mesh.call(0, Methods.Trainer.step, request) }
-      let bytes = 2 * 17 * 48 * 4
-      #expect(error?.code == .resourceExhausted)
-      #expect(error?.message.contains("--arena-bytes \(bytes)") == true)
-      try await mesh.abandon(1)
+      #expect(try await mesh.train(steps) == first)
+    }
+  }
+
+  @Test func `The end of the session that prepared a stage ends its training`() async throws {
+    try await withTraining(Plan(language: [[0..<2], [2..<4]])) { mesh, model in
+      try await mesh.prepare()
+      // Another's session does not.
+      let other = Channel(await mesh.hosts[3].endpoint)
+      for (channel, isOver) in [(other, false), (mesh.channels[3], true)] {
+        let session = Task {
+          for try await _ in channel.stream(Methods.Stage.attach, AttachRequest(session: 7)) {
+            return
+          }
+        }
+        _ = try await session.value
+        try await mesh.feed(1, model.microBatches([0]), stages: isOver ? [0, 1, 2] : nil)
+        if isOver {
+          try await eventually("the stage lets go") {
+            await status { try await mesh.feed(1, model.microBatches([0]), stages: [3]) }?.code
+              == .failedPrecondition
+          }
+        }
+      }
+      other.close()
+    }
+  }
+
+  @Test func `A stage that does not see the gateway's folder refuses to train`() async throws {
+    try await withTraining(Plan(language: [[0..<2], [2..<4]])) { mesh, model in
+      var request = mesh.prepareRequest()
+      request.sharedFiles = ["\(model.folder)/config.json"]
+      _ = try await mesh.call(3, Methods.Trainer.prepare, request)
+      request.sharedFiles.append("/nowhere/output/mark")
+      let error = await status { [request] in
+        _ = try await mesh.call(3, Methods.Trainer.prepare, request)
+      }
+      #expect(error?.code == .failedPrecondition)
+      #expect(error?.message.contains("/nowhere/output") == true)
+      // It trains as before.
+      try await mesh.feed(1, model.microBatches([1]), stages: [3])
     }
   }
 }

@@ -65,7 +65,7 @@ import Testing
       seed: .max, trainVision: true, trainProjector: true, trainLanguage: true, visionLoRA: lora,
       languageLoRA: LoRASettings(), dropPathRate: 0.4, recompute: "full", beta1: 0.9,
       beta2: 0.999, epsilon: 1e-8, weightDecay: 0.05, decay: "all", resume: "/run/x",
-      keepGradients: true, imageToken: 64000),
+      keepGradients: true, imageToken: 64000, sharedFiles: ["/run/x/a", "/run/y"]),
     ParameterDescription(
       name: "mlp1.0.weight", shape: [4, 1 << 40], scalarType: .bfloat16, isTrained: true),
     PrepareTrainingReply(
@@ -89,11 +89,13 @@ import Testing
       peakSavedBytes: 1 << 40, peakSavedMicroBatches: 4),
     ForwardRequest(step: 9, microBatch: 3, chunk: 1, attempt: 2), ForwardReply(),
     UpdateRequest(step: 9, learningRate: 1e-5, gradientScale: 0.5, skip: true), UpdateReply(),
-    AbandonRequest(step: .max), AbandonReply(), SavedShard(path: "a", names: ["b", "c"]),
+    AbandonRequest(step: .max), AbandonReply(),
+    ReleaseTrainingRequest(), ReleaseTrainingReply(), SavedShard(path: "a", names: ["b", "c"]),
     SaveRequest(
       folder: "/run/x", model: [SavedShard(path: "a", names: ["b"])], optimizerPath: "o",
       mergeLoRA: true, scalarType: .bfloat16, isVolatile: true, updates: 0),
-    SaveReply(bytes: 1 << 40), FetchRequest(names: ["a", "b"], what: "gradient"), FetchReply(),
+    SaveReply(bytes: 1 << 40, noRoom: "/run/x/a"),
+    FetchRequest(names: ["a", "b"], what: "gradient"), FetchReply(),
     TrainRequest(configuration: [0x7B, 0x7D]), TrainEvent(json: [0x7B, 0x7D]),
   ]
 

@@ -35,6 +35,8 @@ typedef struct Chiasm__V1__UpdateRequest Chiasm__V1__UpdateRequest;
 typedef struct Chiasm__V1__UpdateReply Chiasm__V1__UpdateReply;
 typedef struct Chiasm__V1__AbandonRequest Chiasm__V1__AbandonRequest;
 typedef struct Chiasm__V1__AbandonReply Chiasm__V1__AbandonReply;
+typedef struct Chiasm__V1__ReleaseTrainingRequest Chiasm__V1__ReleaseTrainingRequest;
+typedef struct Chiasm__V1__ReleaseTrainingReply Chiasm__V1__ReleaseTrainingReply;
 typedef struct Chiasm__V1__SavedShard Chiasm__V1__SavedShard;
 typedef struct Chiasm__V1__SaveRequest Chiasm__V1__SaveRequest;
 typedef struct Chiasm__V1__SaveReply Chiasm__V1__SaveReply;
@@ -137,10 +139,16 @@ struct  Chiasm__V1__PrepareTrainingRequest
    */
   protobuf_c_boolean has_image_token;
   uint32_t image_token;
+  /*
+   * Files that the gateway has just written into the folders that checkpoints go to: a stage that
+   * does not see them could not write its share there, and refuses to train.
+   */
+  size_t n_shared_file;
+  char **shared_file;
 };
 #define CHIASM__V1__PREPARE_TRAINING_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__prepare_training_request__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0,NULL }
 
 
 struct  Chiasm__V1__ParameterDescription
@@ -237,7 +245,9 @@ struct  Chiasm__V1__FeedRequest
    * Tells the attempts at one step apart, so that nothing of an earlier one is taken for this.
    */
   /*
-   * Tensor "pixels" [tiles, 3, H, W], for the first vision stage.
+   * Tensor "pixels" [tiles, 3, H, W], for the first vision stage: with the samples, or later, also
+   * while the step runs, in a call without samples. They come in the order of the micro-batches;
+   * such a call is answered when there is room for the pixels that come next.
    */
   protobuf_c_boolean has_attempt;
   uint32_t attempt;
@@ -464,6 +474,28 @@ struct  Chiasm__V1__AbandonReply
      }
 
 
+/*
+ * Ends the training: gradients, moments and open steps go, the stage serves on with the weights
+ * as they are.
+ */
+struct  Chiasm__V1__ReleaseTrainingRequest
+{
+  ProtobufCMessage base;
+};
+#define CHIASM__V1__RELEASE_TRAINING_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__release_training_request__descriptor) \
+     }
+
+
+struct  Chiasm__V1__ReleaseTrainingReply
+{
+  ProtobufCMessage base;
+};
+#define CHIASM__V1__RELEASE_TRAINING_REPLY__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__release_training_reply__descriptor) \
+     }
+
+
 struct  Chiasm__V1__SavedShard
 {
   ProtobufCMessage base;
@@ -511,8 +543,8 @@ struct  Chiasm__V1__SaveRequest
   protobuf_c_boolean has_volatile_copy;
   protobuf_c_boolean volatile_copy;
   /*
-   * Updates that the parameters must have seen: a snapshot that comes too late is refused.
-   * Absent: however many.
+   * Updates that the parameters must have seen: a snapshot that comes too late is refused with
+   * OUT_OF_RANGE. Absent: however many.
    */
   protobuf_c_boolean has_updates;
   uint64_t updates;
@@ -527,10 +559,14 @@ struct  Chiasm__V1__SaveReply
   ProtobufCMessage base;
   protobuf_c_boolean has_bytes;
   uint64_t bytes;
+  /*
+   * The disk is full: which file found no room. Nothing of the share counts then.
+   */
+  char *no_room;
 };
 #define CHIASM__V1__SAVE_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__save_reply__descriptor) \
-    , 0, 0 }
+    , 0, 0, NULL }
 
 
 /*
@@ -947,6 +983,44 @@ Chiasm__V1__AbandonReply *
 void   chiasm__v1__abandon_reply__free_unpacked
                      (Chiasm__V1__AbandonReply *message,
                       ProtobufCAllocator *allocator);
+/* Chiasm__V1__ReleaseTrainingRequest methods */
+void   chiasm__v1__release_training_request__init
+                     (Chiasm__V1__ReleaseTrainingRequest         *message);
+size_t chiasm__v1__release_training_request__get_packed_size
+                     (const Chiasm__V1__ReleaseTrainingRequest   *message);
+size_t chiasm__v1__release_training_request__pack
+                     (const Chiasm__V1__ReleaseTrainingRequest   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__release_training_request__pack_to_buffer
+                     (const Chiasm__V1__ReleaseTrainingRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__ReleaseTrainingRequest *
+       chiasm__v1__release_training_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__release_training_request__free_unpacked
+                     (Chiasm__V1__ReleaseTrainingRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Chiasm__V1__ReleaseTrainingReply methods */
+void   chiasm__v1__release_training_reply__init
+                     (Chiasm__V1__ReleaseTrainingReply         *message);
+size_t chiasm__v1__release_training_reply__get_packed_size
+                     (const Chiasm__V1__ReleaseTrainingReply   *message);
+size_t chiasm__v1__release_training_reply__pack
+                     (const Chiasm__V1__ReleaseTrainingReply   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__release_training_reply__pack_to_buffer
+                     (const Chiasm__V1__ReleaseTrainingReply   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__ReleaseTrainingReply *
+       chiasm__v1__release_training_reply__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__release_training_reply__free_unpacked
+                     (Chiasm__V1__ReleaseTrainingReply *message,
+                      ProtobufCAllocator *allocator);
 /* Chiasm__V1__SavedShard methods */
 void   chiasm__v1__saved_shard__init
                      (Chiasm__V1__SavedShard         *message);
@@ -1139,6 +1213,12 @@ typedef void (*Chiasm__V1__AbandonRequest_Closure)
 typedef void (*Chiasm__V1__AbandonReply_Closure)
                  (const Chiasm__V1__AbandonReply *message,
                   void *closure_data);
+typedef void (*Chiasm__V1__ReleaseTrainingRequest_Closure)
+                 (const Chiasm__V1__ReleaseTrainingRequest *message,
+                  void *closure_data);
+typedef void (*Chiasm__V1__ReleaseTrainingReply_Closure)
+                 (const Chiasm__V1__ReleaseTrainingReply *message,
+                  void *closure_data);
 typedef void (*Chiasm__V1__SavedShard_Closure)
                  (const Chiasm__V1__SavedShard *message,
                   void *closure_data);
@@ -1191,6 +1271,10 @@ struct Chiasm__V1__Trainer_Service
                   const Chiasm__V1__AbandonRequest *input,
                   Chiasm__V1__AbandonReply_Closure closure,
                   void *closure_data);
+  void (*release)(Chiasm__V1__Trainer_Service *service,
+                  const Chiasm__V1__ReleaseTrainingRequest *input,
+                  Chiasm__V1__ReleaseTrainingReply_Closure closure,
+                  void *closure_data);
   void (*save)(Chiasm__V1__Trainer_Service *service,
                const Chiasm__V1__SaveRequest *input,
                Chiasm__V1__SaveReply_Closure closure,
@@ -1213,6 +1297,7 @@ void chiasm__v1__trainer__init (Chiasm__V1__Trainer_Service *service,
       function_prefix__ ## forward,\
       function_prefix__ ## update,\
       function_prefix__ ## abandon,\
+      function_prefix__ ## release,\
       function_prefix__ ## save,\
       function_prefix__ ## fetch  }
 void chiasm__v1__trainer__prepare(ProtobufCService *service,
@@ -1238,6 +1323,10 @@ void chiasm__v1__trainer__update(ProtobufCService *service,
 void chiasm__v1__trainer__abandon(ProtobufCService *service,
                                   const Chiasm__V1__AbandonRequest *input,
                                   Chiasm__V1__AbandonReply_Closure closure,
+                                  void *closure_data);
+void chiasm__v1__trainer__release(ProtobufCService *service,
+                                  const Chiasm__V1__ReleaseTrainingRequest *input,
+                                  Chiasm__V1__ReleaseTrainingReply_Closure closure,
                                   void *closure_data);
 void chiasm__v1__trainer__save(ProtobufCService *service,
                                const Chiasm__V1__SaveRequest *input,
@@ -1291,6 +1380,8 @@ extern const ProtobufCMessageDescriptor chiasm__v1__update_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__update_reply__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__abandon_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__abandon_reply__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__release_training_request__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__release_training_reply__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__saved_shard__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__save_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__save_reply__descriptor;

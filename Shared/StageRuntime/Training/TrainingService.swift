@@ -36,6 +36,10 @@ final class TrainingService: Sendable {
   let pixels: PixelRoom
   /// Set by the last Prepare.
   private let shape: Mutex<TrainingShape>
+  /// Of the slices that train; nil: there are none.
+  private let shapes = Mutex<SliceShapes?>(nil)
+  /// Who called Prepare last.
+  private let owner = Mutex<Connection?>(nil)
   private let isSaving = Mutex(false)
   private let trainingBytes = Atomic<Int>(0)
   private let peakSavedBytes = Atomic<Int>(0)
@@ -45,6 +49,7 @@ final class TrainingService: Sendable {
     self.recipe = recipe
     shape = Mutex(recipe.shape)
     pixels = PixelRoom(bound: recipe.pixelBytes)
+    core.onLeave { [weak self] in await self?.leave($0) }
   }
 
   /// Adds what training holds: parameters, gradients and moments; a snapshot of parameters and
@@ -56,7 +61,9 @@ final class TrainingService: Sendable {
   }
 
   func register(in router: inout Router) {
-    router.handle(Methods.Trainer.prepare) { payload, _ in try await self.prepare(payload.message) }
+    router.handle(Methods.Trainer.prepare) { payload, context in
+      try await self.prepare(payload.message, context.connection)
+    }
     router.handleParcel(Methods.Trainer.feed) { parcel, _ in try await self.feed(parcel) }
     router.handle(Methods.Trainer.step) { payload, context in
       try await self.step(payload.message, context)
@@ -68,6 +75,10 @@ final class TrainingService: Sendable {
     router.handle(Methods.Trainer.abandon) { payload, _ in
       await self.abandon(payload.message.step)
       return Payload(AbandonReply())
+    }
+    router.handle(Methods.Trainer.release) { _, _ in
+      try await self.release()
+      return Payload(ReleaseTrainingReply())
     }
     router.handle(Methods.Trainer.save) { payload, _ in try await self.save(payload.message) }
     router.handle(Methods.Trainer.fetch) { payload, _ in
@@ -82,16 +93,19 @@ final class TrainingService: Sendable {
   // MARK: Setting up
 
   private func prepare(
-    _ request: PrepareTrainingRequest
+    _ request: PrepareTrainingRequest, _ connection: Connection
   ) async throws -> Payload<PrepareTrainingReply> {
     let options = try TrainingOptions(request)
-    for step in try session.beginPreparing() {
+    for path in request.sharedFiles { try SharedFile.require(path) }
+    for step in try await session.beginPreparing() {
       step.fail(RPCError(.aborted, "\(step.key) ended: the stage is being prepared anew"))
       await step.ended()
     }
+    owner.withLock { $0 = connection }
+    shapes.withLock { $0 = nil }
     let (worker, recipe) = (worker, recipe)
     do {
-      let (reply, shape) = try await uncancelled {
+      let (reply, shape, shapes) = try await uncancelled {
         // The old state goes first: there may not be room for both.
         worker.adopt(nil)
         try recipe.serveModel()
@@ -111,9 +125,10 @@ final class TrainingService: Sendable {
           shape.chunks[chunk].hasBackward = slices[chunk].hasBackward
           shape.chunks[chunk].needsInputGradient = slices[chunk].needsInputGradient
         }
-        return (try worker.description(), shape)
+        return (try worker.description(), shape, SliceShapes(slices))
       }
       self.shape.withLock { $0 = shape }
+      self.shapes.withLock { $0 = shapes }
       trainingBytes.store(reply.trainingBytes, ordering: .relaxed)
       session.endPreparing(isPrepared: true)
       return Payload(reply)
@@ -123,6 +138,29 @@ final class TrainingService: Sendable {
       session.endPreparing(isPrepared: false)
       throw error
     }
+  }
+
+  /// Ends the training: all goes but the weights, which are served on as they are.
+  private func release() async throws {
+    for step in try await session.beginPreparing() {
+      step.fail(RPCError(.aborted, "\(step.key) ended: the training is over"))
+      await step.ended()
+    }
+    owner.withLock { $0 = nil }
+    shapes.withLock { $0 = nil }
+    await core.giveBack { [worker] in worker.adopt(nil) }
+    trainingBytes.store(0, ordering: .relaxed)
+    session.endPreparing(isPrepared: false)
+  }
+
+  /// A session is over: when it was the one that trains, nobody comes for the rest.
+  private func leave(_ connection: Connection) async {
+    guard owner.withLock({ $0 === connection }) else { return }
+    // Whoever left has no part in the caller's cancellation.
+    try? await Task {
+      guard owner.withLock({ $0 === connection }) else { return }
+      try await release()
+    }.value
   }
 
   /// Runs `body` on the computing thread to its end, whoever has stopped waiting for it.
@@ -190,13 +228,9 @@ final class TrainingService: Sendable {
       ids: shape.takesTokens ? request.tokens : [],
       labels: shape.takesLabels ? request.labels : [], lossScale: request.lossScale)
     try shape.check(microBatch, pixels: tensors)
-    let worker = worker
-    let (inputs, outputs) = try await core.compute(isLimited: false) { _ in
-      let slices = try worker.prepared().slices
-      return (
-        slices.map { $0.inputShape(of: microBatch) }, slices.map { $0.outputShape(of: microBatch) }
-      )
-    }.0
+    // Not on the computing thread: a step's layouts would wait behind its passes, and chat's.
+    guard let shapes = shapes.withLock({ $0 }) else { throw TrainingSession.notPrepared }
+    let (inputs, outputs) = shapes.of(microBatch)
     for shape in (inputs + outputs).compactMap({ $0 }) {
       let bytes = (try? Tensor.elementCount(shape)).map { $0.multipliedReportingOverflow(by: 4) }
       guard let bytes, !bytes.overflow, bytes.partialValue <= TrainingLimits.activationBytes else {
@@ -333,14 +367,19 @@ final class TrainingService: Sendable {
   // MARK: State
 
   private func save(_ request: SaveRequest) async throws -> Payload<SaveReply> {
-    try session.requireReady()
+    do {
+      try session.requireReady()
+    } catch let error as RPCError {
+      // It was away: what it is to save is lost, and everybody goes back.
+      throw RPCError(.unavailable, error.message)
+    }
     let begins = isSaving.withLock { isSaving in
       defer { isSaving = true }
       return !isSaving
     }
     guard begins else {
       throw RPCError(
-        .resourceExhausted,
+        .aborted,
         "this stage is writing a checkpoint already; save again when that is done")
     }
     defer { isSaving.withLock { $0 = false } }
@@ -350,7 +389,29 @@ final class TrainingService: Sendable {
     }
     // Its thread ends with it.
     let writer = DedicatedThread(name: "save")
-    return Payload(SaveReply(bytes: try await writer.run { try snapshot.write($0) }))
+    do {
+      return Payload(SaveReply(bytes: try await writer.run { try snapshot.write($0) }))
+    } catch let error as CheckpointError {
+      // Told apart from all else that a call may lack room for.
+      guard error.isLackOfRoom else { throw error }
+      return Payload(SaveReply(noRoom: "\(error)"))
+    }
+  }
+}
+
+/// The shapes of what slices take and hand on, known outside of the computing thread.
+///
+/// They follow from the model's configuration, which never changes; nothing else of the slices is
+/// touched here.
+private struct SliceShapes: @unchecked Sendable {
+  private let slices: [any TrainingSlice]
+
+  init(_ slices: [any TrainingSlice]) { self.slices = slices }
+
+  func of(_ microBatch: MicroBatch) -> (inputs: [[Int]?], outputs: [[Int]?]) {
+    (
+      slices.map { $0.inputShape(of: microBatch) }, slices.map { $0.outputShape(of: microBatch) }
+    )
   }
 }
 

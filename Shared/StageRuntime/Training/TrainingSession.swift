@@ -157,12 +157,22 @@ final class TrainingSession: Sendable {
     }
   }
 
+  /// Waits for the end of an update, or of another Prepare, whose caller may have gone: neither
+  /// can be stopped half way.
+  ///
   /// - Returns: steps that are to be ended first.
-  func beginPreparing() throws -> [TrainingStep] {
-    try state.withLock { state in
+  /// - Throws: `CancellationError`.
+  func beginPreparing() async throws -> [TrainingStep] {
+    while true {
+      if let steps = beginPreparingNow() { return steps }
+      try await Task.sleep(for: .milliseconds(5))
+    }
+  }
+
+  private func beginPreparingNow() -> [TrainingStep]? {
+    state.withLock { state in
       switch state.phase {
-      case .preparing, .updating:
-        throw RPCError(.failedPrecondition, "this stage is being prepared or updated already")
+      case .preparing, .updating: return nil
       default: break
       }
       state.phase = .preparing

@@ -21,12 +21,12 @@ struct TrainingSnapshot: Sendable {
   private var optimizer: (path: String, states: [ShardFile.State])?
 
   /// - Throws: NOT_FOUND for a tensor that the stage does not have, INVALID_ARGUMENT for a path
-  ///   that leads out of the folder, FAILED_PRECONDITION when the parameters are older or newer
-  ///   than asked for.
+  ///   that leads out of the folder, OUT_OF_RANGE when the parameters are older or newer than
+  ///   asked for.
   init(_ stage: TrainedStage, _ parameters: [Parameter], _ request: SaveRequest) throws {
     if let updates = request.updates, updates != stage.updates {
       throw RPCError(
-        .failedPrecondition,
+        .outOfRange,
         "a checkpoint after \(updates) updates was asked for, these parameters have seen "
           + "\(stage.updates)")
     }
