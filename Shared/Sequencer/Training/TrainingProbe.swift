@@ -129,7 +129,8 @@ public struct TrainingProbe: Sendable {
       throw TrainingRunError.unusableFolder(
         path: samples, reason: String(cString: strerror(errno)))
     }
-    let path = String(decoding: resolved.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
+    let path = String(
+      decoding: resolved.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
     let root = path.split(separator: "/").dropLast().joined(separator: "/")
     let (link, metaPath) = ("\(folder)/samples.jsonl", "\(folder)/meta.json")
     symlink(path, link)
