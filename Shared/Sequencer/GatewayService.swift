@@ -50,7 +50,12 @@ public final class GatewayService: Sendable {
     }
     training = TrainingService(
       modelFolder: modelFolder, imageToken: builder.imageTokenID, links: links, barrier: barrier,
-      logger: logger)
+      logger: logger
+    ) { [scheduler] in
+      await scheduler.failAll(
+        RPCError(
+          .unavailable, "training loads the weights anew, and ended this answer; ask again"))
+    }
     (ended, endedQueue) = AsyncStream.makeStream()
     health.set("", .notServing)
     health.set(GatewayService.name, .notServing)

@@ -122,7 +122,8 @@ import Transport
 
       let run = try TrainingRun(
         configuration, stages: InProcessStages(model: data.model, threads: 1),
-        source: try await DataSteps.check(configuration).steps, logger: .quiet) { _ in }
+        source: try await DataSteps.check(configuration).steps, logger: .quiet
+      ) { _ in }
       run.endEarly()
       let end = try await run.run()
       #expect(end.step == 0 && end.reason == .interrupted && end.isSaved)
@@ -319,7 +320,7 @@ private actor Failing: TrainingStages {
   func update(_ update: ParameterUpdate) async throws { try await stages.update(update) }
   func abandon(step: UInt64) async { await stages.abandon(step: step) }
   func save(_ work: SaveWork) async throws -> Task<Int, any Error> {
-    if isFull { return Task { throw RPCError(.resourceExhausted, "no room for 5 bytes") } }
+    if isFull { return Task { throw NoRoom("no room for 5 bytes") } }
     return try await stages.save(work)
   }
   func fetch(_ names: [String], _ what: FetchedTensor) async throws -> [String: Tensor] {

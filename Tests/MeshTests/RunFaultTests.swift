@@ -1,6 +1,6 @@
 import Checkpoint
 import Messages
-import Sequencer
+@testable import Sequencer
 import Tensors
 import Testing
 import Training
@@ -102,6 +102,159 @@ import Transport
           try await data.run(configuration, on: stages)
         }
         #expect(CheckpointFolder.all(in: configuration.output).isEmpty)
+      }
+    }
+  }
+
+  @Test(arguments: DiskFullPolicy.allCases)
+  func `A full disk costs lines of the log, or ends the run`(
+    _ policy: DiskFullPolicy
+  ) async throws {
+    try await withRunData { data in
+      let configuration = data.configuration("log") { $0.onDiskFull = policy }
+      let path = "\(try #require(RealPath.of(data.path)))/log/train_log.jsonl"
+      let events = RunEvents()
+      var message = ""
+      do {
+        try await data.run(configuration, events: events) { event in
+          if case .started = event { fill(path) }
+        }
+      } catch let error as TrainingRunError {
+        message = "\(error)"
+      }
+      if policy == .goOn {
+        #expect(message == "")
+        #expect(events.warnings.filter { $0.contains("train_log.jsonl") }.count == 1)
+        #expect(CheckpointFolder.latestValid(in: configuration.output).found?.step == 3)
+      } else {
+        #expect(message.contains("train_log.jsonl: no room") && message.contains("--resume"))
+      }
+    }
+  }
+
+  @Test func `A checkpoint that a stage cannot write ends the run at once`() async throws {
+    try await withRunData { data in
+      let configuration = data.configuration("closed") { $0.saveSteps = 1 }
+      let stages = Faulty(
+        InProcessStages(model: data.model, threads: 1),
+        saves: [1: RPCError(.failedPrecondition, "language-0: permission denied")])
+      let events = RunEvents()
+      var message = ""
+      do {
+        try await data.run(configuration, on: stages, events: events)
+      } catch let error as RPCError {
+        message = error.message
+      }
+      #expect(message.contains("permission denied"))
+      // What was done is saved by another try.
+      let last = CheckpointFolder.latestValid(in: configuration.output).found?.step
+      #expect(last == events.steps.last)
+      #expect((events.steps.last ?? 9) < 3)
+    }
+  }
+
+  @Test(arguments: [StatusCode.outOfRange, .aborted])
+  func `A checkpoint that came too late or met another is written after the next step`(
+    _ code: StatusCode
+  ) async throws {
+    try await withRunData { data in
+      let configuration = data.configuration("late") {
+        $0.saveSteps = 2
+        $0.maxSteps = 6
+      }
+      let stages = Faulty(
+        InProcessStages(model: data.model, threads: 1), saves: [1: RPCError(code, "later")])
+      let events = RunEvents()
+      let end = try await data.run(configuration, on: stages, events: events)
+      #expect(end.step == 6)
+      #expect(!events.saved.contains(2) && events.saved.last == 6)
+      #expect(events.saved.contains(3) || events.saved.contains(4))
+    }
+  }
+
+  @Test func `A late copy in memory brings no checkpoint that was not planned`() async throws {
+    try await withRunData { data in
+      let configuration = data.configuration("copies") { $0.replicaSnapshots = true }
+      let stages = Faulty(
+        InProcessStages(model: data.model, threads: 1), saves: [1: RPCError(.outOfRange, "late")])
+      let events = RunEvents()
+      try await data.run(configuration, on: stages, events: events)
+      #expect(events.saved == [3])
+    }
+  }
+
+  @Test func `Stages that are lost while the run begins are waited for`() async throws {
+    try await withRunData { data in
+      let stages = Faulty(InProcessStages(model: data.model, threads: 1), lostPreparations: 3)
+      let end = try await data.run(data.configuration("begin"), on: stages)
+      #expect(end.reason == .finished)
+    }
+  }
+
+  @Test func `Stages that never come are not taken for a lost gateway`() async throws {
+    try await withRunData { data in
+      var limits = Sequencer.TrainingLimits()
+      limits.recoveryTime = .milliseconds(300)
+      let stages = Faulty(InProcessStages(model: data.model, threads: 1), lostPreparations: 999)
+      var code: StatusCode?
+      do {
+        try await data.run(data.configuration("never"), on: stages, limits: limits)
+      } catch let error as TrainingRunError {
+        code = error.statusCode
+      }
+      #expect(code == .aborted)
+    }
+  }
+
+  @Test func `Data that fails in mid-run leaves the steps that were done`() async throws {
+    try await withRunData { data in
+      let configuration = data.configuration("vanished") { $0.trace = "\(data.path)/trace.json" }
+      let source = Vanishing(source: try await DataSteps.check(configuration).steps, step: 3)
+      await #expect(throws: Vanishing.Gone.self) {
+        try await data.run(configuration, source: source)
+      }
+      let checkpoint = try #require(CheckpointFolder.latestValid(in: configuration.output).found)
+      #expect(checkpoint.step == 2)
+      #expect(try RunFile.read("\(data.path)/trace.json").count > 100)
+    }
+  }
+
+  @Test func `Of several failures the cause is told, not what came of it`() {
+    let echo = RPCError(.aborted, "step 1 ended")
+    let cancelled = RPCError(.cancelled, "cancelled")
+    let loss = RPCError(.unavailable, "gone")
+    let cause = RPCError(.invalidArgument, "no such token")
+    let cases: [([any Error], RPCError?)] = [
+      ([echo, cancelled, cause], cause), ([cancelled, loss, echo], loss), ([loss, cause], cause),
+      ([cancelled, echo], cancelled), ([], nil), ([CancellationError(), loss], loss),
+    ]
+    for (failures, expected) in cases {
+      #expect((failures.cause as? RPCError)?.message == expected?.message)
+    }
+  }
+
+  @Test func `A gateway refuses to train another model than its stages hold`() async throws {
+    try await withRunData { data in
+      let copy = "\(data.path)/copy"
+      mkdir(copy, 0o755)
+      for name in folderEntries(data.model) {
+        symlink("\(data.model)/\(name)", "\(copy)/\(name)")
+      }
+      let link = "\(data.path)/link"
+      symlink(data.model, link)
+      try await withMesh(MeshPlan()) { mesh in
+        let client = TrainingClient(mesh.gateway.endpoint)
+        let error = await status {
+          try await client.train(data.configuration("other") { $0.model = copy }) { _ in }
+        }
+        #expect(error?.code == .failedPrecondition)
+        #expect(error?.message.contains(copy) == true)
+        let same = data.configuration("same") {
+          $0.model = link
+          $0.maxSteps = 1
+        }
+        try await client.train(same) { _ in }
+        client.close()
       }
     }
   }
@@ -247,23 +400,67 @@ private struct Poisoned: StepSource {
   }
 }
 
+/// Lets this process find no room when it goes on writing to a file that is open.
+private func fill(_ path: String) {
+  let full = open("/dev/full", O_WRONLY | O_CLOEXEC)
+  defer { close(full) }
+  for descriptor in Int32(3)..<1024 {
+    var link = [CChar](repeating: 0, count: Int(PATH_MAX))
+    let count = readlink("/proc/self/fd/\(descriptor)", &link, link.count)
+    guard count > 0 else { continue }
+    if String(decoding: link[..<count].map(UInt8.init(bitPattern:)), as: UTF8.self) == path {
+      dup2(full, descriptor)
+    }
+  }
+}
+
+/// Data whose pictures are gone from some step on.
+private struct Vanishing: StepSource {
+  struct Gone: Error {}
+
+  let source: DataSteps
+  let step: Int
+
+  var length: TrainingLength { source.length }
+  var digest: String { source.digest }
+  var skipped: Int { source.skipped }
+
+  func position(after done: Int) -> (epoch: Int, samples: Int) { source.position(after: done) }
+
+  func batch(after done: Int) async throws -> StepBatch {
+    if done + 1 >= step { throw Gone() }
+    return try await source.batch(after: done)
+  }
+}
+
 /// Stages of which one is lost in some step, or whose disk is full.
 private actor Faulty: TrainingStages {
   private let stages: InProcessStages
   private let lostAtStep: UInt64
   private var losses: Int
-  private var savesUntilFull: Int
+  private var lostPreparations: Int
+  /// What saves fail with, counted from 1.
+  private let failures: [Int: any Error]
+  private var saves = 0
 
-  init(_ stages: InProcessStages, lostAtStep: UInt64 = 0, times: Int = 0, fullAtSave: Int = 0) {
+  init(
+    _ stages: InProcessStages, lostAtStep: UInt64 = 0, times: Int = 0, fullAtSave: Int = 0,
+    lostPreparations: Int = 0, saves: [Int: any Error] = [:]
+  ) {
     self.stages = stages
     self.lostAtStep = lostAtStep
     losses = times
-    savesUntilFull = fullAtSave
+    self.lostPreparations = lostPreparations
+    failures = saves.merging([fullAtSave: NoRoom("no room for 5 bytes")]) { own, _ in own }
   }
 
   func placement() -> StagePlacement { stages.placement() }
   func prepare(_ preparation: TrainingPreparation) async throws -> PreparedStages {
-    try await stages.prepare(preparation)
+    if lostPreparations > 0 {
+      lostPreparations -= 1
+      throw RPCError(.unavailable, "language-0: the connection is lost")
+    }
+    return try await stages.prepare(preparation)
   }
   func step(_ work: StepWork) async throws -> StepOutcome {
     if work.step == lostAtStep, losses > 0 {
@@ -275,10 +472,8 @@ private actor Faulty: TrainingStages {
   func update(_ update: ParameterUpdate) async throws { try await stages.update(update) }
   func abandon(step: UInt64) async { await stages.abandon(step: step) }
   func save(_ work: SaveWork) async throws -> Task<Int, any Error> {
-    savesUntilFull -= 1
-    if savesUntilFull == 0 {
-      return Task { throw RPCError(.resourceExhausted, "no room for 5 bytes") }
-    }
+    saves += 1
+    if let failure = failures[saves] { return Task { throw failure } }
     return try await stages.save(work)
   }
   func fetch(_ names: [String], _ what: FetchedTensor) async throws -> [String: Tensor] {

@@ -272,6 +272,12 @@ final class RunEvents: Sendable {
   var warnings: [String] {
     all.compactMap { if case .warning(let text) = $0 { text } else { nil } }
   }
+  var steps: [Int] {
+    all.compactMap { if case .step(let log, _, _) = $0 { log.step } else { nil } }
+  }
+  var saved: [Int] {
+    all.compactMap { if case .saved(_, let step, _, _) = $0 { step } else { nil } }
+  }
   var recovered: [Int] {
     all.compactMap { if case .recovered(let step, _) = $0 { step } else { nil } }
   }

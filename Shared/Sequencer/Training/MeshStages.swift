@@ -18,9 +18,19 @@ final class MeshStages: TrainingStages {
   private let imageToken: Int?
   /// By stage, the names of the tensors that it holds.
   private let held = Mutex<[[String]]>([])
+  /// Ends the answers under way: what the stages cached for them goes.
+  private let endAnswers: @Sendable () async -> Void
 
-  init(links: StageLinks, barrier: UpdateBarrier, imageToken: Int?, logger: Logger) {
+  /// How long those who may know the cause of a failure are waited for, once somebody has failed
+  /// who only lost a neighbour by it.
+  private static let causeWait = Duration.seconds(3)
+
+  init(
+    links: StageLinks, barrier: UpdateBarrier, imageToken: Int?, logger: Logger,
+    endAnswers: @escaping @Sendable () async -> Void = {}
+  ) {
     self.links = links
+    self.endAnswers = endAnswers
     self.imageToken = imageToken
     self.barrier = barrier
     self.logger = logger
@@ -44,8 +54,10 @@ final class MeshStages: TrainingStages {
   func prepare(_ preparation: TrainingPreparation) async throws -> PreparedStages {
     var request = PrepareTrainingRequest(preparation)
     request.imageToken = imageToken
-    // Answers under way have no part in what changes now.
+    await endAnswers()
     return try await barrier.update { [request] in
+      // Those that began while the last calls of the others were waited for.
+      await self.endAnswers()
       let replies = try await self.each { link in
         try await link.channel.call(Methods.Trainer.prepare, request).message
       }
@@ -180,18 +192,37 @@ final class MeshStages: TrainingStages {
   }
 
   func abandon(step: UInt64) async {
-    await withDiscardingTaskGroup { group in
-      for link in all where link.description != nil {
-        group.addTask {
-          do {
-            _ = try await link.channel.call(
-              Methods.Trainer.abandon, AbandonRequest(step: step), deadline: .after(.seconds(30)))
-          } catch {
-            self.logger.debug("abandoning a step", metadata: ["\(link.name)": "\(error)"])
+    await tell("abandoning a step") { link in
+      _ = try await link.channel.call(
+        Methods.Trainer.abandon, AbandonRequest(step: step), deadline: .after(.seconds(30)))
+    }
+  }
+
+  func release() async {
+    await tell("ending the training") { link in
+      _ = try await link.channel.call(
+        Methods.Trainer.release, ReleaseTrainingRequest(), deadline: .after(.seconds(5)))
+    }
+  }
+
+  /// Tells everybody who is there something, also when the run was cancelled.
+  private func tell(
+    _ what: String, _ body: @escaping @Sendable (StageLink) async throws -> Void
+  ) async {
+    // A task of its own has no part in the caller's cancellation.
+    await Task { [all, logger] in
+      await withDiscardingTaskGroup { group in
+        for link in all where link.description != nil {
+          group.addTask {
+            do {
+              try await body(link)
+            } catch {
+              logger.debug("\(what)", metadata: ["\(link.name)": "\(error)"])
+            }
           }
         }
       }
-    }
+    }.value
   }
 
   // MARK: State
@@ -211,9 +242,13 @@ final class MeshStages: TrainingStages {
       return request
     }
     return Task {
-      try await self.each { link, index in
-        try await link.channel.call(Methods.Trainer.save, requests[index]).message.bytes
-      }.reduce(0, +)
+      let replies = try await self.each { link, index in
+        try await link.channel.call(Methods.Trainer.save, requests[index]).message
+      }
+      for (link, reply) in zip(self.all, replies) {
+        if let reason = reply.noRoom { throw NoRoom("\(link.name): \(reason)") }
+      }
+      return replies.map(\.bytes).reduce(0, +)
     }
   }
 
@@ -256,24 +291,68 @@ final class MeshStages: TrainingStages {
   }
 
   /// Runs `body` for all stages at once; results in the order of the data.
+  ///
+  /// - Throws: of several failures the one that says most: who only lost a neighbour does not know
+  ///   why.
   private func each<Result: Sendable>(
     _ body: @escaping @Sendable (StageLink, Int) async throws -> Result
   ) async throws -> [Result] {
-    try await withThrowingTaskGroup(of: (Int, Result).self) { group in
+    try await withThrowingTaskGroup(of: (Int, Swift.Result<Result, any Error>)?.self) { group in
       for (index, link) in all.enumerated() {
         group.addTask {
           do {
-            return (index, try await body(link, index))
+            return (index, .success(try await body(link, index)))
           } catch let error as RPCError {
-            throw RPCError(error.code, "\(link.name): \(error.message)")
+            return (index, .failure(RPCError(error.code, "\(link.name): \(error.message)")))
+          } catch {
+            return (index, .failure(error))
           }
         }
       }
-      defer { group.cancelAll() }
       var results: [(Int, Result)] = []
-      while let result = try await group.next() { results.append(result) }
+      var failures: [any Error] = []
+      var missing = all.count
+      while missing > 0, let outcome = try await group.next() {
+        // The wait for a cause is over.
+        guard let (index, result) = outcome else {
+          group.cancelAll()
+          continue
+        }
+        missing -= 1
+        switch result {
+        case .success(let value): results.append((index, value))
+        case .failure(let error):
+          if !error.isEcho {
+            group.cancelAll()
+          } else if failures.isEmpty {
+            group.addTask {
+              try? await Task.sleep(for: MeshStages.causeWait)
+              return nil
+            }
+          }
+          failures.append(error)
+        }
+      }
+      group.cancelAll()
+      if let cause = failures.cause { throw cause }
       return results.sorted { $0.0 < $1.0 }.map(\.1)
     }
+  }
+}
+
+extension [any Error] {
+  /// The one that says most about what all of them come from.
+  var cause: (any Error)? {
+    first { !$0.isStageLoss && !$0.isEcho } ?? first { !$0.isEcho } ?? first
+  }
+}
+
+extension Error {
+  /// Whether it only says that somebody else failed, or that nobody waits any more.
+  fileprivate var isEcho: Bool {
+    if self is CancellationError { return true }
+    guard let error = self as? RPCError else { return false }
+    return error.code == .aborted || error.code == .cancelled
   }
 }
 
@@ -341,5 +420,6 @@ extension PrepareTrainingRequest {
     decay = options.decay.rawValue
     resume = preparation.checkpoint
     keepGradients = preparation.keepsGradients
+    sharedFiles = preparation.sharedFiles
   }
 }

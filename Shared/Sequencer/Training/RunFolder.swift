@@ -95,10 +95,37 @@ final class RunFolder {
     try rewindBoard(kept.map(\.text))
   }
 
+  /// - Throws: ``TrainingRunError/unusableFolder(path:reason:)``; `CheckpointError.diskFull` and
+  ///   `TrainingError.diskFull`, with nothing of the line written.
   func append(_ log: TrainingLog) throws {
-    try write(Array(log.line.utf8) + [0x0A], to: descriptor, logPath)
+    // The disk was full when the log was to be rewound.
+    guard descriptor >= 0 else { return }
+    let end = lseek(descriptor, 0, SEEK_END)
+    do {
+      try write(Array(log.line.utf8) + [0x0A], to: descriptor, logPath)
+    } catch {
+      if end >= 0 { ftruncate(descriptor, end) }
+      throw error
+    }
     try board?.write(log)
   }
+
+  /// Makes an empty file that others can look for.
+  ///
+  /// - Returns: its path; nil where the disk is full.
+  static func makeMark(in folder: String) throws -> String? {
+    let path = "\(folder)/.shared-\(String(UInt64.random(in: .min ... .max), radix: 16))"
+    let file = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+    guard file >= 0 else {
+      let failure = failure(path)
+      if failure.isDiskFull { return nil }
+      throw failure
+    }
+    close(file)
+    return path
+  }
+
+  static func removeMark(_ path: String) { unlink(path) }
 
   /// Event files cannot be cut: a new one takes the place of those there are.
   private func rewindBoard(_ lines: [String]) throws {
@@ -135,7 +162,7 @@ final class RunFolder {
     try RunFolder.write(bytes, to: file, path)
   }
 
-  private func failure(_ path: String) -> TrainingRunError { RunFolder.failure(path) }
+  private func failure(_ path: String) -> any Error { RunFolder.failure(path) }
 
   private static func write(_ bytes: [UInt8], to file: Int32, _ path: String) throws {
     var written = 0
@@ -144,13 +171,15 @@ final class RunFolder {
         Glibc.write(file, $0.baseAddress, $0.count)
       }
       if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { throw failure(path) }
+      guard count > 0 else { throw failure(path, byteCount: bytes.count) }
       written += count
     }
   }
 
-  private static func failure(_ path: String) -> TrainingRunError {
-    .unusableFolder(path: path, reason: String(cString: strerror(errno)))
+  private static func failure(_ path: String, byteCount: Int = 0) -> any Error {
+    errno == ENOSPC || errno == EDQUOT
+      ? CheckpointError.diskFull(file: path, byteCount: byteCount)
+      : TrainingRunError.unusableFolder(path: path, reason: String(cString: strerror(errno)))
   }
 
   /// Writes a file that appears whole.
@@ -172,10 +201,7 @@ enum ReplicaFolder {
   ///
   /// - Throws: ``TrainingRunError/unusableFolder(path:reason:)``.
   static func path(for output: String) throws -> String {
-    var resolved = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
-    let absolute =
-      realpath(output, &resolved) == nil
-      ? output : String(decoding: resolved.prefix { $0 != 0 }.map(UInt8.init), as: UTF8.self)
+    let absolute = RealPath.of(output) ?? output
     let root = "/dev/shm/chiasm-\(geteuid())"
     let path = "\(root)/\(Digest.sha256(Array(absolute.utf8)).prefix(16))"
     for folder in [root, path] {
@@ -192,5 +218,14 @@ enum ReplicaFolder {
       }
     }
     return path
+  }
+}
+
+enum RealPath {
+  /// Without links and dots; nil where there is nothing.
+  static func of(_ path: String) -> String? {
+    var resolved = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
+    guard realpath(path, &resolved) != nil else { return nil }
+    return String(decoding: resolved.prefix { $0 != 0 }.map(UInt8.init(bitPattern:)), as: UTF8.self)
   }
 }

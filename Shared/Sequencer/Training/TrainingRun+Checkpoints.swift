@@ -11,13 +11,19 @@ extension TrainingRun {
   /// A checkpoint that is being written.
   final class Saving: Sendable {
     let step: Int
+    /// Goes to memory, not to a disk.
+    let isVolatile: Bool
     let task: Task<CheckpointFolder, any Error>
     /// The stages' part.
     let writing: Task<Int, any Error>
     private let flag = Atomic<Bool>(false)
 
-    init(step: Int, task: Task<CheckpointFolder, any Error>, writing: Task<Int, any Error>) {
+    init(
+      step: Int, isVolatile: Bool, task: Task<CheckpointFolder, any Error>,
+      writing: Task<Int, any Error>
+    ) {
       self.step = step
+      self.isVolatile = isVolatile
       self.task = task
       self.writing = writing
       Task {
@@ -48,9 +54,9 @@ extension TrainingRun {
       if let saving, saving.isOver { try await finishSaving() }
       return
     }
-    savesAgain = false
     // Two at a time would need the room of two snapshots.
     try await finishSaving()
+    savesAgain = false
     try await beginSaving(in: configuration.output, isVolatile: false)
   }
 
@@ -59,8 +65,15 @@ extension TrainingRun {
     try await finishSaving()
     // After no step there is nothing that the model's folder does not have.
     if step == 0 || lastCheckpoint?.step == step { return }
-    try await beginSaving(in: configuration.output, isVolatile: false)
-    try await finishSaving()
+    let deadline = Deadline.after(limits.recoveryTime)
+    while true {
+      savesAgain = false
+      try await beginSaving(in: configuration.output, isVolatile: false)
+      try await finishSaving()
+      guard savesAgain, !deadline.isPassed else { return }
+      // A stage is still at a checkpoint that was given up.
+      try await Task.sleep(for: .milliseconds(100))
+    }
   }
 
   private func beginSaving(in output: String, isVolatile: Bool) async throws {
@@ -110,7 +123,7 @@ extension TrainingRun {
           throw error
         }
       }
-      saving = Saving(step: step, task: task, writing: writing)
+      saving = Saving(step: step, isVolatile: isVolatile, task: task, writing: writing)
     } catch {
       try await passDiskFull(error, step: step)
     }
@@ -123,12 +136,11 @@ extension TrainingRun {
     do {
       take(try await saving.task.value)
     } catch {
-      let status = error as? RPCError
       // Some stage was at its next update already, or still at a checkpoint that was given up.
-      let isLate = status?.code == .failedPrecondition
-      let isBusy = status?.code == .resourceExhausted && status?.message.contains("already") == true
-      if isLate && saving.step < step || isBusy {
-        savesAgain = true
+      let code = (error as? RPCError)?.code
+      if code == .outOfRange && saving.step < step || code == .aborted {
+        // Another copy in memory is made after the next step anyway.
+        if !saving.isVolatile { savesAgain = true }
         return
       }
       try await passDiskFull(error, step: saving.step)
@@ -137,13 +149,28 @@ extension TrainingRun {
 
   /// - Throws: `error`, unless it is a full disk and the run is to go on with one.
   private func passDiskFull(_ error: any Error, step: Int) async throws {
-    guard error.isDiskFull else { throw error }
-    let reason = (error as? RPCError)?.message ?? "\(error)"
-    guard configuration.onDiskFull == .goOn else {
-      throw TrainingRunError.diskFull(step: step, reason: reason)
-    }
+    let reason = try passable(error, step: step)
     await events(
       .warning("the checkpoint of step \(step) has no room, and the run goes on: \(reason)"))
+  }
+
+  /// As ``passDiskFull(_:step:)`` for the log and the trace, of which it is said once that lines
+  /// are missing.
+  func passFullLog(_ error: any Error, step: Int) async throws {
+    let reason = try passable(error, step: step)
+    if logIsFull { return }
+    logIsFull = true
+    await events(
+      .warning("the log of step \(step) has no room, and the run goes on without: \(reason)"))
+  }
+
+  /// - Returns: what found no room.
+  private func passable(_ error: any Error, step: Int) throws -> String {
+    guard error.isDiskFull else { throw error }
+    guard configuration.onDiskFull == .goOn else {
+      throw TrainingRunError.diskFull(step: step, reason: "\(error)")
+    }
+    return "\(error)"
   }
 
   /// Knows of a checkpoint that was written.
@@ -151,6 +178,59 @@ extension TrainingRun {
     guard checkpoint.path.hasPrefix(configuration.output) else { return }
     lastCheckpoint = checkpoint
     passedOver.remove(checkpoint.step)
+    // Memory has nothing that the disk does not have.
+    for replica in allReplicas where replica.step <= checkpoint.step {
+      removeFolder(replica.path)
+    }
+  }
+
+  private var allReplicas: [CheckpointFolder] {
+    replicas.map { CheckpointFolder.all(in: $0) } ?? []
+  }
+
+  /// At a bad end: what is in memory alone stays there for those who go on with the run.
+  func nameReplicas() async {
+    guard let replicas else { return }
+    guard let replica = allReplicas.last, replica.step > lastCheckpoint?.step ?? 0 else {
+      return removeFolder(replicas)
+    }
+    await events(
+      .warning(
+        "the state after step \(replica.step) is in memory alone, in \(replicas): --resume goes on "
+          + "from there; remove the folder if nobody will"))
+  }
+
+  /// Waits for the checkpoint that is being written: what the stages have copied they can write,
+  /// unless it is one of them that is gone.
+  private func endSaving() async {
+    guard let saving else { return }
+    self.saving = nil
+    let patience = Task { [limits] in
+      try await Task.sleep(for: limits.savePatience)
+      saving.cancel()
+    }
+    defer { patience.cancel() }
+    let saved = await withTaskCancellationHandler {
+      try? await saving.task.value
+    } onCancel: {
+      saving.cancel()
+    }
+    if let saved { take(saved) }
+  }
+
+  /// Keeps the steps that were done from being lost with the one that cannot be.
+  func keepWhatIsDone(after error: any Error) async {
+    switch error as? TrainingRunError {
+    case .noProgress, .notRecovered, .diskFull: return
+    default: break
+    }
+    guard layout != nil, !isUpdating, !error.isStageLoss, !Task.isCancelled else { return }
+    await stages.abandon(step: UInt64(step + 1))
+    do {
+      try await saveAtEnd()
+    } catch {
+      logger.warning("saving at a run's bad end", metadata: ["error": "\(error)"])
+    }
   }
 
   // MARK: Going back
@@ -160,40 +240,45 @@ extension TrainingRun {
   ///
   /// - Throws: ``TrainingRunError`` `noProgress`, `notRecovered`; what cannot be mended.
   func recover(from error: any Error) async throws {
-    var last = (error as? RPCError)?.message ?? "\(error)"
+    let last = (error as? RPCError)?.message ?? "\(error)"
     let lostStep = step + 1
     recoveries += 1
     guard recoveries <= limits.recoveries else {
       throw TrainingRunError.noProgress(step: lostStep, recoveries: recoveries - 1, last: last)
     }
     await events(.lost(step: lostStep, reason: last))
-    saving?.cancel()
-    if let saved = try? await saving?.task.value { take(saved) }
-    saving = nil
     await stages.abandon(step: UInt64(lostStep))
+    await endSaving()
+    try await bringBack(step: lostStep)
+    await events(
+      .recovered(step: step, from: restoredFrom?.path ?? configuration.model))
+  }
+
+  /// Waits until all stages are there, and puts them to the newest checkpoint; as often as one of
+  /// them is lost meanwhile.
+  ///
+  /// - Parameter step: the one that is to come, for errors.
+  /// - Throws: ``TrainingRunError/notRecovered(step:seconds:last:)``; what cannot be mended.
+  func bringBack(step: Int) async throws {
     let deadline = Deadline.after(limits.recoveryTime)
-    var patience = 50
     while true {
       do {
         try await stages.ready(within: deadline.remaining)
         try await restore()
-        break
+        isUpdating = false
+        return
       } catch {
-        // A stage may be at work on an update that nobody waits for any more.
-        let isBusy = (error as? RPCError)?.code == .failedPrecondition && patience > 0
-        patience -= 1
-        guard error.isStageLoss || isBusy, !Task.isCancelled else { throw error }
-        last = (error as? RPCError)?.message ?? "\(error)"
+        try Task.checkCancellation()
+        guard error.isStageLoss else { throw error }
         guard !deadline.isPassed else {
           throw TrainingRunError.notRecovered(
-            step: lostStep, seconds: Int(limits.recoveryTime.components.seconds), last: last)
+            step: step, seconds: Int(limits.recoveryTime.components.seconds),
+            last: (error as? RPCError)?.message ?? "\(error)")
         }
         // A stage may look alive for a moment after its end.
         try await Task.sleep(for: .milliseconds(100))
       }
     }
-    await events(
-      .recovered(step: step, from: restoredFrom?.path ?? configuration.model))
   }
 
   /// The newest state there is: in memory, on disk, or the model's own.
@@ -218,8 +303,12 @@ extension TrainingRun {
     placement = try await stages.placement()
     try placement.requireFit(model, options)
     try placement.requireFit(configuration)
-    let prepared = try await stages.prepare(
-      TrainingPreparation(options: options, checkpoint: checkpoint?.path))
+    var preparation = TrainingPreparation(options: options, checkpoint: checkpoint?.path)
+    for folder in [configuration.output, replicas].compactMap({ $0 }) {
+      if let mark = try RunFolder.makeMark(in: folder) { preparation.sharedFiles.append(mark) }
+    }
+    defer { for mark in preparation.sharedFiles { RunFolder.removeMark(mark) } }
+    let prepared = try await stages.prepare(preparation)
     trainingBytes = prepared.trainingBytes
     layout = try CheckpointLayout(
       stages: prepared.held, configuration: model, source: start, saveType: saveType)
@@ -231,7 +320,11 @@ extension TrainingRun {
     if let checkpoint, checkpoint.path.hasPrefix(configuration.output) {
       lastCheckpoint = checkpoint
     }
-    try folder.rewind(to: state.globalStep)
+    do {
+      try folder.rewind(to: state.globalStep)
+    } catch {
+      try await passFullLog(error, step: state.globalStep)
+    }
     rewindTrace()
   }
 
@@ -266,6 +359,7 @@ extension Error {
       default: return false
       }
     }
-    return (self as? RPCError)?.code == .resourceExhausted
+    if case .diskFull? = self as? TrainingError { return true }
+    return self is NoRoom
   }
 }

@@ -41,8 +41,12 @@ public actor TrainingRun {
   /// The furthest step that was ever done, and how often one after it was begun in vain.
   var furthest = 0
   var recoveries = 0
-  /// Steps begun.
-  private var attempts = 0
+  /// Tells the tries of steps apart, also from those of earlier runs on the same mesh.
+  private var attempts = Int.random(in: 1...1 << 30)
+  /// An update was begun and is not known to have ended well with everybody.
+  var isUpdating = false
+  /// It was said that the log has no room.
+  var logIsFull = false
   /// Steps whose checkpoints on disk are not to be gone back to.
   var passedOver: Set<Int> = []
   /// A checkpoint came too late, and is due.
@@ -97,13 +101,19 @@ public actor TrainingRun {
       let end = try await train()
       // Whoever hears of the end may go on with the folder.
       folder.release()
+      await stages.release()
       await events(.ended(end))
       return end
     } catch {
+      await keepWhatIsDone(after: error)
       saving?.cancel()
       _ = await saving?.task.result
       // A task of its own has no part in this one's cancellation.
-      await Task { [stages, step] in await stages.abandon(step: UInt64(step + 1)) }.value
+      await Task { [stages, step] in
+        await stages.abandon(step: UInt64(step + 1))
+        await stages.release()
+      }.value
+      await nameReplicas()
       try? writeTrace()
       throw error
     }
@@ -136,7 +146,11 @@ public actor TrainingRun {
       let last = lastCheckpoint.map { "the last checkpoint is of step \($0.step)" }
       await events(.warning("what was learnt is not on disk: \(last ?? "there is no checkpoint")"))
     }
-    try writeTrace()
+    do {
+      try writeTrace()
+    } catch {
+      try await passFullLog(error, step: step)
+    }
     if let trace, let missing = trace.firstMissingStep {
       await events(
         .warning(
@@ -168,10 +182,12 @@ public actor TrainingRun {
       gradNorm: norm)
     let isFinite = loss.isFinite && norm.isFinite
     if !isFinite { try await refuse(batch, outcome, number, loss, norm, &log) }
+    isUpdating = true
     try await stages.update(
       ParameterUpdate(
         step: UInt64(number), learningRate: rate, gradientScale: clipFactor(norm),
         skips: !isFinite))
+    isUpdating = false
     let seconds = (clock.now - began) / .seconds(1)
     measure(&log, batch, outcome, seconds)
     try await finish(log, batch, isFinite: isFinite)
@@ -232,7 +248,11 @@ public actor TrainingRun {
       furthest = log.step
       recoveries = 0
     }
-    try folder.append(log)
+    do {
+      try folder.append(log)
+    } catch {
+      try await passFullLog(error, step: log.step)
+    }
     await events(.step(log, of: steps, remaining: speed.remaining(steps: steps - log.step)))
   }
 
@@ -281,8 +301,7 @@ public actor TrainingRun {
       replicas = try ReplicaFolder.path(for: configuration.output)
     }
     peak = await ArithmeticPeak.measured()
-    try await stages.ready(within: limits.recoveryTime)
-    try await restore()
+    try await bringBack(step: 1)
     if configuration.resume, step == 0 {
       await events(
         .notice(
@@ -329,6 +348,8 @@ public struct TrainingLimits: Sendable {
   public var recoveryTime = Duration.seconds(180)
   /// How often the same step may lose a stage.
   public var recoveries = 5
+  /// How long it waits, when a stage was lost, for the end of a checkpoint that is being written.
+  public var savePatience = Duration.seconds(20)
 
   public init() {}
 }

@@ -32,7 +32,9 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
       let names = samples.prefix(16).joined(separator: ", ")
       let more = samples.count > 16 ? " and \(samples.count - 16) more" : ""
       return "step \(step): \(what) is not a finite number; its samples are \(names)\(more). Look "
-        + "at them, lower --learning-rate, or pass such steps over with --on-not-finite skip"
+        + "at them and pass such steps over with --resume --on-not-finite skip; or begin a run "
+        + "with a lower --learning-rate or other data: a new --output, and the last checkpoint "
+        + "as --model"
     case .noProgress(let step, let recoveries, let last):
       return "step \(step) was begun \(recoveries + 1) times and lost a stage each time (\(last)); "
         + "look at the services' last lines, then go on with --resume"
@@ -57,7 +59,8 @@ public enum TrainingRunError: Error, Sendable, CustomStringConvertible {
     case .invalidRequest(let reason):
       return "the request for a run cannot be read: \(reason)"
     case .diskFull(let step, let reason):
-      return "the checkpoint of step \(step) has no room: \(reason). Older checkpoints are as they "
+      return
+        "what step \(step) has to write finds no room: \(reason). Older checkpoints are as they "
         + "were; free some space and go on with --resume, or let runs go on without with "
         + "--on-disk-full go-on"
     case .unsuitableMesh(let reason):

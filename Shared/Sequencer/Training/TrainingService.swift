@@ -17,6 +17,7 @@ actor TrainingService {
   private let links: StageLinks
   private let barrier: UpdateBarrier
   private let logger: Logger
+  private let endAnswers: @Sendable () async -> Void
   private var current: Current?
   private var nextListener = 0
 
@@ -32,13 +33,14 @@ actor TrainingService {
 
   init(
     modelFolder: String, imageToken: Int32, links: StageLinks, barrier: UpdateBarrier,
-    logger: Logger
+    logger: Logger, endAnswers: @escaping @Sendable () async -> Void
   ) {
     self.modelFolder = modelFolder
     self.imageToken = imageToken
     self.links = links
     self.barrier = barrier
     self.logger = logger
+    self.endAnswers = endAnswers
   }
 
   nonisolated func register(in router: inout Router) {
@@ -104,10 +106,11 @@ actor TrainingService {
     case .train(var configuration):
       if let current { throw TrainingRunError.alreadyRunning(output: current.output) }
       if configuration.model.isEmpty { configuration.model = modelFolder }
-      let own = try ModelConfiguration.load(folder: modelFolder).digest
-      guard try ModelConfiguration.load(folder: configuration.model).digest == own else {
+      // Models of one architecture have one configuration: only the folder tells them apart.
+      guard let own = RealPath.of(modelFolder), RealPath.of(configuration.model) == own else {
         throw TrainingRunError.unsuitableMesh(
-          reason: "it holds \(modelFolder), not \(configuration.model); start it with that model")
+          reason: "it holds \(modelFolder), not \(configuration.model); stop it and start it with "
+            + "that model, or train with --model \(modelFolder)")
       }
       configuration.model = modelFolder
       try configuration.validate()
@@ -130,7 +133,8 @@ actor TrainingService {
     let run = try TrainingRun(
       configuration,
       stages: MeshStages(
-        links: links, barrier: barrier, imageToken: Int(imageToken), logger: logger),
+        links: links, barrier: barrier, imageToken: Int(imageToken), logger: logger,
+        endAnswers: endAnswers),
       source: steps, logger: logger
     ) { await self.tell($0) }
     current?.run = run
@@ -156,7 +160,11 @@ actor TrainingService {
     let listeners = current?.listeners.values.map { $0 } ?? []
     current = nil
     let status = error.map { error -> any Error in
-      error is any StatusConvertible || error is RPCError || error is CancellationError
+      if let error = error as? RPCError, error.code == .unavailable {
+        // That would say that the gateway is gone.
+        return RPCError(.aborted, error.message)
+      }
+      return error is any StatusConvertible || error is RPCError || error is CancellationError
         ? error : RPCError(.failedPrecondition, "\(error)")
     }
     for listener in listeners { listener.finish(throwing: status) }

@@ -25,7 +25,8 @@ public protocol TrainingStages: Sendable {
   func abandon(step: UInt64) async
 
   /// Takes a snapshot of everything and then writes it, as the task that is returned. It fails with
-  /// FAILED_PRECONDITION where an update came before the snapshot.
+  /// OUT_OF_RANGE where an update came before the snapshot, with ABORTED where an earlier one is
+  /// still being written, with ``NoRoom`` or `CheckpointError` where the disk is full.
   func save(_ work: SaveWork) async throws -> Task<Int, any Error>
 
   /// Float32 tensors by the release's names.
@@ -35,6 +36,20 @@ public protocol TrainingStages: Sendable {
   ///
   /// - Throws: who is missing after `duration`.
   func ready(within duration: Duration) async throws
+
+  /// Lets go of all that training holds but the weights, as far as anybody is there to be told.
+  func release() async
+}
+
+extension TrainingStages {
+  public func release() async {}
+}
+
+/// A share of a checkpoint for which a disk has no room.
+public struct NoRoom: Error, CustomStringConvertible {
+  public let description: String
+
+  public init(_ description: String) { self.description = description }
 }
 
 public struct StagePlacement: Sendable, Equatable {
@@ -81,6 +96,8 @@ public struct TrainingPreparation: Sendable {
   public var checkpoint: String?
   /// For ``TrainingStages/fetch(_:_:)`` after an update.
   public var keepsGradients = false
+  /// Files that everybody who writes a share of a checkpoint must see.
+  public var sharedFiles: [String] = []
 
   public init(options: TrainingOptions, checkpoint: String? = nil, keepsGradients: Bool = false) {
     self.options = options
