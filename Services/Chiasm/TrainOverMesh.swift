@@ -20,7 +20,11 @@ struct TrainOverMesh: Sendable {
     var done = -1
     /// The last step of this call.
     var end: Int?
-    interest.canEnd { await stop() } atOnce: { await cancel() }
+    interest.canEnd {
+      await stop()
+    } atOnce: {
+      await cancel()
+    }
     while true {
       let client = TrainingClient(gateway)
       defer { client.close() }
@@ -70,7 +74,8 @@ struct TrainOverMesh: Sendable {
       error.message.contains("--resume")
         ? error
         : RPCError(
-          error.code, "the run has ended: \(error.message); go on from its last checkpoint with --resume")
+          error.code,
+          "the run has ended: \(error.message); go on from its last checkpoint with --resume")
     default: error
     }
   }

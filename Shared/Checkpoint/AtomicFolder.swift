@@ -69,9 +69,10 @@ final class AtomicFolder: Sendable {
   /// - Throws: ``CheckpointError/folderInUse(folder:file:)``,
   ///   ``CheckpointError/unwritable(file:reason:)``; then nothing of the folder remains.
   func commit(replacing: Bool) throws {
-    guard state.compareExchange(
-      expected: .open, desired: .committing, ordering: .relaxed
-    ).exchanged
+    guard
+      state.compareExchange(
+        expected: .open, desired: .committing, ordering: .relaxed
+      ).exchanged
     else { throw CheckpointError.unwritable(file: path, reason: "it was given up") }
     do {
       flushFolder(path)
@@ -156,9 +157,10 @@ final class AtomicFolder: Sendable {
 ///
 /// - Returns: false where the system or the file system cannot, with nothing changed.
 private func exchange(_ first: String, _ second: String) -> Bool {
-  typealias Call = @convention(c) (
-    Int32, UnsafePointer<CChar>, Int32, UnsafePointer<CChar>, UInt32
-  ) -> Int32
+  typealias Call =
+    @convention(c) (
+      Int32, UnsafePointer<CChar>, Int32, UnsafePointer<CChar>, UInt32
+    ) -> Int32
   // The headers give it to programs of GNU extensions alone.
   guard let symbol = dlsym(nil, "renameat2") else { return false }
   let renameExchange: UInt32 = 1 << 1

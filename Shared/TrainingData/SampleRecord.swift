@@ -41,7 +41,9 @@ public struct SampleRecord: Sendable, Equatable {
       }
     } catch CheckpointError.invalidJSON(_, let offset, let reason) {
       throw UnplacedFlaw(
-        .invalidJSON, offset >= line.count ? "\(Clip.text(reason)): the line ends early"
+        .invalidJSON,
+        offset >= line.count
+          ? "\(Clip.text(reason)): the line ends early"
           : "\(Clip.text(reason)) at byte \(offset)")
     } catch CheckpointError.duplicateName(_, let name) {
       throw UnplacedFlaw(.invalidJSON, "the key \(Clip.text(name)) is there twice")

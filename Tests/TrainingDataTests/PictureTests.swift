@@ -45,13 +45,14 @@ import Testing
     #expect(processor.tileCount(width: 2000, height: 100, maxTiles: 6) == 1)
   }
 
-  @Test(arguments: [
-    (PictureLimits(minSide: 213, maxSide: 320, maxPixels: 320 * 213), nil),
-    (PictureLimits(minSide: 214), .tinyPicture),
-    (PictureLimits(maxSide: 319), .hugePicture),
-    (PictureLimits(maxPixels: 320 * 213 - 1), .hugePicture),
-    (PictureLimits(maxBytes: 1000), .hugePicture),
-  ] as [(PictureLimits, SampleFlaw.Kind?)])
+  @Test(
+    arguments: [
+      (PictureLimits(minSide: 213, maxSide: 320, maxPixels: 320 * 213), nil),
+      (PictureLimits(minSide: 214), .tinyPicture),
+      (PictureLimits(maxSide: 319), .hugePicture),
+      (PictureLimits(maxPixels: 320 * 213 - 1), .hugePicture),
+      (PictureLimits(maxBytes: 1000), .hugePicture),
+    ] as [(PictureLimits, SampleFlaw.Kind?)])
   func `a picture outside the limits is flawed`(
     _ limits: PictureLimits, _ kind: SampleFlaw.Kind?
   ) throws {

@@ -32,48 +32,49 @@ import Testing
   static let human = #"{"from": "human", "value": "<image>"}"#
   static let answer = #"{"from": "gpt", "value": "b"}"#
 
-  @Test(arguments: [
-    ("", .emptyLine),
-    ("  \t", .emptyLine),
-    ("{", .invalidJSON),
-    ("{} x", .invalidJSON),
-    (#"{"id": 1, "id": 2}"#, .invalidJSON),
-    (String(repeating: "[", count: 100_000), .invalidJSON),
-    ("[]", .invalidField),
-    ("{}", .invalidField),
-    (#"{"conversations": 1}"#, .invalidField),
-    (#"{"conversations": [1]}"#, .invalidField),
-    (#"{"conversations": [{"from": "human"}]}"#, .invalidField),
-    (#"{"conversations": [{"from": 1, "value": "a"}]}"#, .invalidField),
-    (#"{"image": 1, "conversations": []}"#, .invalidField),
-    (#"{"image": ["a", 1], "conversations": []}"#, .invalidField),
-    (#"{"video": "a.mp4", "conversations": []}"#, .invalidField),
-    (#"{"conversations": []}"#, .noAnswer),
-    (#"{"conversations": [\#(answer)]}"#, .noAnswer),
-    (#"{"conversations": [\#(human)]}"#, .noAnswer),
-    (#"{"conversations": [\#(human), \#(answer), \#(human)]}"#, .noAnswer),
-    (line("a", "", image: nil), .noAnswer),
-    (line("a", " \\n", image: nil), .noAnswer),
-    (line("<image>", image: nil), .emptyTurn),
-    (#"{"conversations": [\#(human), \#(human)]}"#, .wrongRoles),
-    (#"{"conversations": [\#(answer), \#(answer)]}"#, .wrongRoles),
-    (#"{"conversations": [{"from": "system", "value": "a"}, \#(answer)]}"#, .wrongRoles),
-    (line("<image><image>"), .imageCountMismatch),
-    (line("a", "<image>"), .imageCountMismatch),
-    (line("<image>", image: #"["image.jpg", "image.jpg"]"#), .imageCountMismatch),
-    (line("a", image: #"["image.jpg", "image.jpg"]"#), .imageCountMismatch),
-    (line("a<|im_end|>", image: nil), .reservedToken),
-    (line("a", "<|im_start|>", image: nil), .reservedToken),
-    (line("<img>"), .reservedToken),
-    (line(image: #""none.jpg""#), .missingPicture),
-    (line(image: #""image.jpg/a""#), .missingPicture),
-    (line(image: #"".""#), .unreadablePicture),
-    (line(image: #""a\u0000b""#), .unreadablePicture),
-    (line(image: #""a.jsonl""#), .notAPicture),
-    (line(image: #""torn.jpg""#), .tornPicture),
-    (line(image: #""empty.jpg""#), .tornPicture),
-    (line(image: #""one.png""#), .tinyPicture),
-  ] as [(String, SampleFlaw.Kind)])
+  @Test(
+    arguments: [
+      ("", .emptyLine),
+      ("  \t", .emptyLine),
+      ("{", .invalidJSON),
+      ("{} x", .invalidJSON),
+      (#"{"id": 1, "id": 2}"#, .invalidJSON),
+      (String(repeating: "[", count: 100_000), .invalidJSON),
+      ("[]", .invalidField),
+      ("{}", .invalidField),
+      (#"{"conversations": 1}"#, .invalidField),
+      (#"{"conversations": [1]}"#, .invalidField),
+      (#"{"conversations": [{"from": "human"}]}"#, .invalidField),
+      (#"{"conversations": [{"from": 1, "value": "a"}]}"#, .invalidField),
+      (#"{"image": 1, "conversations": []}"#, .invalidField),
+      (#"{"image": ["a", 1], "conversations": []}"#, .invalidField),
+      (#"{"video": "a.mp4", "conversations": []}"#, .invalidField),
+      (#"{"conversations": []}"#, .noAnswer),
+      (#"{"conversations": [\#(answer)]}"#, .noAnswer),
+      (#"{"conversations": [\#(human)]}"#, .noAnswer),
+      (#"{"conversations": [\#(human), \#(answer), \#(human)]}"#, .noAnswer),
+      (line("a", "", image: nil), .noAnswer),
+      (line("a", " \\n", image: nil), .noAnswer),
+      (line("<image>", image: nil), .emptyTurn),
+      (#"{"conversations": [\#(human), \#(human)]}"#, .wrongRoles),
+      (#"{"conversations": [\#(answer), \#(answer)]}"#, .wrongRoles),
+      (#"{"conversations": [{"from": "system", "value": "a"}, \#(answer)]}"#, .wrongRoles),
+      (line("<image><image>"), .imageCountMismatch),
+      (line("a", "<image>"), .imageCountMismatch),
+      (line("<image>", image: #"["image.jpg", "image.jpg"]"#), .imageCountMismatch),
+      (line("a", image: #"["image.jpg", "image.jpg"]"#), .imageCountMismatch),
+      (line("a<|im_end|>", image: nil), .reservedToken),
+      (line("a", "<|im_start|>", image: nil), .reservedToken),
+      (line("<img>"), .reservedToken),
+      (line(image: #""none.jpg""#), .missingPicture),
+      (line(image: #""image.jpg/a""#), .missingPicture),
+      (line(image: #"".""#), .unreadablePicture),
+      (line(image: #""a\u0000b""#), .unreadablePicture),
+      (line(image: #""a.jsonl""#), .notAPicture),
+      (line(image: #""torn.jpg""#), .tornPicture),
+      (line(image: #""empty.jpg""#), .tornPicture),
+      (line(image: #""one.png""#), .tinyPicture),
+    ] as [(String, SampleFlaw.Kind)])
   func `a flaw is named`(_ text: String, _ kind: SampleFlaw.Kind) throws {
     let folder = try DataFolder()
     let golden = try DataFolder.bytes(Fixtures.path("golden/v12-tiny/image.jpg"))
@@ -142,10 +143,11 @@ import Testing
     }
   }
 
-  @Test(arguments: [
-    (nil, 1000), (.linear(factor: 2.5), 2500), (.linear(factor: 0.5), 1000),
-    (.dynamic(factor: 2), 1 << 20),
-  ] as [(RopeScaling?, Int)])
+  @Test(
+    arguments: [
+      (nil, 1000), (.linear(factor: 2.5), 2500), (.linear(factor: 0.5), 1000),
+      (.dynamic(factor: 2), 1 << 20),
+    ] as [(RopeScaling?, Int)])
   func `the limit is at most the model's context`(_ scaling: RopeScaling?, _ expected: Int) throws {
     let model = try ModelConfiguration.load(folder: DataFolder.model)
     var language = model.language

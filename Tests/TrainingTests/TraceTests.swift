@@ -244,8 +244,10 @@ import Testing
     "Curves are named by their runs' folders, or by paths where folders are alike",
     arguments: [
       (["a/run1/train_log.jsonl", "run2/train_log.jsonl"], ["run1", "run2"]),
-      (["a/run/train_log.jsonl", "b/run/train_log.jsonl"],
-        ["a/run/train_log.jsonl", "b/run/train_log.jsonl"]),
+      (
+        ["a/run/train_log.jsonl", "b/run/train_log.jsonl"],
+        ["a/run/train_log.jsonl", "b/run/train_log.jsonl"]
+      ),
       (["train_log.jsonl"], ["train_log.jsonl"]), (["/log"], ["log"]), ([""], [""]),
     ])
   func names(paths: [String], expected: [String]) {
