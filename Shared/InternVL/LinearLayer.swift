@@ -31,24 +31,24 @@ struct LinearLayer: Sendable {
   ///
   /// - Parameter pass: nil outside training, where adapters drop nothing.
   func forward(
-    _ x: Tensor, grouping: RowGrouping, into y: Tensor, on device: any Device,
+    _ x: Tensor, into y: Tensor, on device: any Device,
     _ pass: TrainingPass? = nil
   ) throws {
     try device.linear(
-      x, weight: weight.value, bias: bias?.value, grouping: grouping, into: y)
-    try adapter?.forward(x, grouping: grouping, addingTo: y, on: device, pass)
+      x, weight: weight.value, bias: bias?.value, into: y)
+    try adapter?.forward(x, addingTo: y, on: device, pass)
   }
 
   /// dY [T, N] → dX [T, K], written or added; nil: not wanted. The weights' gradients go to the
   /// pass, which may keep x and dY until later: neither may be written to any more.
   func backward(
-    dY: Tensor, x: Tensor, grouping: RowGrouping, adding: Bool = false, into dX: Tensor?,
+    dY: Tensor, x: Tensor, adding: Bool = false, into dX: Tensor?,
     _ pass: TrainingPass
   ) throws {
     if let dX {
       try pass.device.linearInputGradient(dY: dY, weight: weight.value, adding: adding, into: dX)
     }
     try pass.addProduct(x: x, dY: dY, weight: weight.gradient, bias: bias?.gradient)
-    try adapter?.backward(dY: dY, x: x, grouping: grouping, addingTo: dX, pass)
+    try adapter?.backward(dY: dY, x: x, addingTo: dX, pass)
   }
 }

@@ -24,21 +24,21 @@ struct LowRankAdapter: Sendable {
 
   /// y [T, N] += (alpha / r) · B · A · dropout(x [T, K]).
   func forward(
-    _ x: Tensor, grouping: RowGrouping, addingTo y: Tensor, on device: any Device,
+    _ x: Tensor, addingTo y: Tensor, on device: any Device,
     _ pass: TrainingPass?
   ) throws {
-    let low = try lowered(dropped(x, pass), grouping, on: device, pass)
+    let low = try lowered(dropped(x, pass), on: device, pass)
     let branch = TrainingPass.tensor(y.shape, pass)
-    try device.linear(low, weight: b.value, bias: nil, grouping: grouping, into: branch)
+    try device.linear(low, weight: b.value, bias: nil, into: branch)
     try device.addScaled(branch, scale: nil, to: y)
   }
 
   /// dX [T, K] += the gradient by the adapter's way; nil: not wanted.
   func backward(
-    dY: Tensor, x: Tensor, grouping: RowGrouping, addingTo dX: Tensor?, _ pass: TrainingPass
+    dY: Tensor, x: Tensor, addingTo dX: Tensor?, _ pass: TrainingPass
   ) throws {
     let input = try dropped(x, pass)
-    let low = try lowered(input, grouping, on: pass.device, pass)
+    let low = try lowered(input, on: pass.device, pass)
     try pass.addProduct(x: low, dY: dY, weight: b.gradient, bias: nil)
     let dLow = pass.tensor(low.shape)
     try pass.device.linearInputGradient(dY: dY, weight: b.value, adding: false, into: dLow)
@@ -64,10 +64,10 @@ struct LowRankAdapter: Sendable {
 
   /// (alpha / r) · A · x: [T, r].
   private func lowered(
-    _ x: Tensor, _ grouping: RowGrouping, on device: any Device, _ pass: TrainingPass?
+    _ x: Tensor, on device: any Device, _ pass: TrainingPass?
   ) throws -> Tensor {
     let low = TrainingPass.tensor([x.shape[0], a.value.shape[0]], pass)
-    try device.linear(x, weight: a.value, bias: nil, grouping: grouping, into: low)
+    try device.linear(x, weight: a.value, bias: nil, into: low)
     scaleElements(of: low)
     return low
   }

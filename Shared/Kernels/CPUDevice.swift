@@ -26,13 +26,15 @@ public final class CPUDevice: Device, @unchecked Sendable {
   /// The instruction set in use: `avx512`, `avx2` or `plain`.
   public var instructionSet: String { String(cString: kernels.name) }
 
-  public func linear(
-    _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor
-  ) throws {
-    try Linear.forward(x, weight: weight, bias: bias, grouping: grouping, into: y, on: self)
+  public func linear(_ x: Tensor, _ products: [LinearProduct]) throws {
+    try Linear.forward(x, products, on: self)
   }
 
-  public func embed(_ ids: [Int32], table: Tensor, into y: Tensor) throws {
+  public func pack(_ weight: Tensor) throws -> PackedMatrix {
+    try Packing.pack(weight, on: self)
+  }
+
+  public func embed(_ ids: [Int32], table: LinearWeight, into y: Tensor) throws {
     try Embedding.forward(ids, table: table, into: y, on: self)
   }
 

@@ -66,7 +66,7 @@ enum CrossEntropy {
     for (place, row) in taken.enumerated() {
       inputs[place].copyElements(from: hidden[row])
     }
-    try device.linear(inputs, weight: weight, bias: nil, grouping: .independent, into: logits)
+    try device.linear(inputs, weight: weight, bias: nil, into: logits)
 
     let base = logits.floatBase
     var losses = [Double](repeating: 0, count: taken.count)

@@ -1,14 +1,33 @@
 import Tensors
 
-/// Which rows of a product always travel together.
-public enum RowGrouping: Sendable, Hashable {
-  /// Pictures of `rowsEach` rows, one behind the other. Their number of rows is set by the model,
-  /// so the product of one picture has one shape, and a BLAS call of that shape always sums in
-  /// the same order: a picture's bits do not depend on how many are in the call.
-  case pictures(rowsEach: Int)
-  /// Rows of text, computed alone or beside rows of other requests: the order in which a row
-  /// is summed may depend on nothing but the weight's shape.
-  case independent
+/// One of the products of an input, and what becomes of it.
+public struct LinearProduct: Sendable {
+  /// What happens to p = x · weightᵀ + bias. The bits are those of the separate operations.
+  public enum Finish: Sendable {
+    /// y = p
+    case store
+    /// y = p · Φ(p), the exact (erf) GELU.
+    case gelu
+    /// y ← y + scale [N] ⊙ p, or y + p without a scale: the residual connection.
+    case add(scale: Tensor?)
+  }
+
+  /// [N, K]
+  public var weight: LinearWeight
+  /// [N]
+  public var bias: Tensor?
+  public var finish: Finish
+  /// [T, N], not overlapping the input.
+  public var y: Tensor
+
+  public init(
+    _ weight: LinearWeight, bias: Tensor? = nil, finish: Finish = .store, into y: Tensor
+  ) {
+    self.weight = weight
+    self.bias = bias
+    self.finish = finish
+    self.y = y
+  }
 }
 
 /// One sequence's share of a batched attention call over a key-value cache.
@@ -35,11 +54,11 @@ public struct AttentionSpan: Sendable {
 /// The face behind which every operation of the model stands, so that a second kind of device
 /// can take the first one's place.
 ///
-/// Activations are float32; weights are float32 or bfloat16, computed in float32. Operations
-/// write into a tensor they are given. Results do not depend on the number of threads, and,
-/// except for the rows of one picture (``RowGrouping/pictures(rowsEach:)`` and
-/// ``bidirectionalAttention(q:k:v:heads:rowsEach:into:)``), a row's result does not depend on the
-/// other rows of the call.
+/// Activations are float32. Weights are float32 or bfloat16, computed in float32, or quantised,
+/// where activations are rounded to 8-bit blocks first. Operations write into a tensor they are
+/// given. Results do not depend on the number of threads, and, except for the rows of one picture
+/// (``bidirectionalAttention(q:k:v:heads:rowsEach:into:)``), a row's result does not depend on
+/// the other rows of the call.
 ///
 /// Legend: T rows, D model width, K input width, N output width, V vocabulary, Q query heads,
 /// KV key-value heads, H head size. Shapes are checked: a mismatch throws ``TensorError``.
@@ -47,13 +66,15 @@ public protocol Device: Sendable {
   /// As given to `--device`.
   var name: String { get }
 
-  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N]; y must not overlap x. T is a multiple of
-  /// the rows of a picture.
-  func linear(
-    _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor) throws
+  /// x [T, K] times each weight [N, K]ᵀ. Products of one input are better asked for together.
+  func linear(_ x: Tensor, _ products: [LinearProduct]) throws
+
+  /// A weight [N, K], float32 or bfloat16, in the order in which this device computes fastest:
+  /// the same products, bit for bit.
+  func pack(_ weight: Tensor) throws -> PackedMatrix
 
   /// y [T, D]: rows `ids` of table [V, D]. An id outside the table throws ``KernelError``.
-  func embed(_ ids: [Int32], table: Tensor, into y: Tensor) throws
+  func embed(_ ids: [Int32], table: LinearWeight, into y: Tensor) throws
 
   /// y = x / √(mean(x²) + epsilon) ⊙ weight for each row of x [T, D]; y may be x.
   func rmsNorm(_ x: Tensor, weight: Tensor, epsilon: Float, into y: Tensor) throws
@@ -95,4 +116,16 @@ public protocol Device: Sendable {
   /// y [(height/patch)·(width/patch), 3·patch·patch]: the patches of pixels [3, height, width]
   /// in row-major order, each as channel, row, column.
   func patches(_ pixels: Tensor, patch: Int, into y: Tensor) throws
+}
+
+extension Device {
+  /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N]; y must not overlap x.
+  public func linear(_ x: Tensor, weight: Tensor, bias: Tensor?, into y: Tensor) throws {
+    try linear(x, [LinearProduct(.rows(weight), bias: bias, into: y)])
+  }
+
+  /// y [T, D]: rows `ids` of table [V, D].
+  public func embed(_ ids: [Int32], table: Tensor, into y: Tensor) throws {
+    try embed(ids, table: .rows(table), into: y)
+  }
 }

@@ -9,7 +9,12 @@ import Tensors
 
 /// y [T, D]: rows of a table [V, D], float32 or bfloat16.
 enum Embedding {
-  static func forward(_ ids: [Int32], table: Tensor, into y: Tensor, on device: CPUDevice) throws {
+  static func forward(
+    _ ids: [Int32], table: LinearWeight, into y: Tensor, on device: CPUDevice
+  ) throws {
+    guard case .rows(let table) = table else {
+      preconditionFailure("no kernel for packed tables")
+    }
     try table.require(.float32, .bfloat16, what: "the embedding table")
     guard table.shape.count == 2 else {
       throw TensorError.shapeMismatch(

@@ -3,49 +3,59 @@ import Tensors
 
 /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N], weights float32 or bfloat16.
 ///
-/// Rows that are ``RowGrouping/independent`` go through our own kernels, since a BLAS picks its
-/// blocking, and with it the order of a sum, by the number of rows: a token would get other
-/// bits in a batch than alone, and a stream could change with its neighbours. Here every
-/// element is the same dot product of sixteen lanes, whatever tile it falls in. Weights are read
-/// where they lie: a token's step at the speed of memory, a prompt's rows at most of the speed
-/// of arithmetic, since both operands run along the depth.
-///
-/// Pictures go to OpenBLAS, a call for each picture and block of columns of a size that does not
-/// depend on the number of threads, so that the sums do not either. OpenBLAS itself gets one
-/// thread, because its own spin while idle.
+/// Every element is the same sum, whatever tile it falls in, so that a token has the same bits in
+/// a batch as alone, and a stream does not change with its neighbours.
 enum Linear {
-  static func forward(
-    _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor,
-    on device: CPUDevice
-  ) throws {
+  static func forward(_ x: Tensor, _ products: [LinearProduct], on device: CPUDevice) throws {
     try x.requireRows(nil, "the input of a linear layer")
     let (rows, depth) = (x.shape[0], x.shape[1])
-    try weight.require(.float32, .bfloat16, what: "a linear layer's weight")
-    guard weight.shape.count == 2, weight.shape[1] == depth else {
-      throw TensorError.shapeMismatch(
-        what: "a linear layer's weight", expected: [weight.shape.first ?? 0, depth],
-        found: weight.shape)
+    for product in products {
+      let shape = product.weight.shape
+      if case .rows(let weight) = product.weight {
+        try weight.require(.float32, .bfloat16, what: "a linear layer's weight")
+      }
+      guard shape.count == 2, shape[1] == depth else {
+        throw TensorError.shapeMismatch(
+          what: "a linear layer's weight", expected: [shape.first ?? 0, depth], found: shape)
+      }
+      let outputs = shape[0]
+      try product.bias?.requireParameters(outputs, "a linear layer's bias")
+      if case .add(let scale?) = product.finish {
+        try scale.requireParameters(outputs, "a layer scale")
+      }
+      try product.y.require(.float32, what: "the output of a linear layer")
+      try product.y.require(shape: [rows, outputs], "the output of a linear layer")
     }
-    let outputs = weight.shape[0]
-    try bias?.requireParameters(outputs, "a linear layer's bias")
-    try y.require(.float32, what: "the output of a linear layer")
-    try y.require(shape: [rows, outputs], "the output of a linear layer")
-    if case .pictures(let rowsEach) = grouping {
-      try x.requirePictures(of: rowsEach, "the input of a linear layer")
-    }
-    guard rows > 0, outputs > 0 else { return }
+    guard rows > 0 else { return }
+    for product in products where product.y.count > 0 { try compute(x, product, on: device) }
+  }
 
-    device.withFloats(ofOptional: bias) { bias in
-      let product = Product(
-        x: x.floatBase, rows: rows, depth: depth, weight: weight.baseAddress,
-        halves: weight.scalarType == .bfloat16, outputs: outputs, bias: bias, y: y.floatBase)
-      withExtendedLifetime((x.storage, weight.storage, y.storage)) {
-        if case .pictures(let rowsEach) = grouping, depth > 0 {
-          product.throughBLAS(rowsEach: rowsEach, on: device)
-        } else {
-          product.throughLanes(on: device)
+  private static func compute(
+    _ x: Tensor, _ product: LinearProduct, on device: CPUDevice
+  ) throws {
+    guard case .rows(let weight) = product.weight else {
+      preconditionFailure("no kernel for packed weights")
+    }
+    let (rows, depth, outputs) = (x.shape[0], x.shape[1], product.y.shape[1])
+    func store(into y: Tensor) {
+      device.withFloats(ofOptional: product.bias) { bias in
+        withExtendedLifetime((x.storage, weight.storage, y.storage)) {
+          Product(
+            x: x.floatBase, rows: rows, depth: depth, weight: weight.baseAddress,
+            halves: weight.scalarType == .bfloat16, outputs: outputs, bias: bias, y: y.floatBase
+          ).throughLanes(on: device)
         }
       }
+    }
+    switch product.finish {
+    case .store: store(into: product.y)
+    case .gelu:
+      store(into: product.y)
+      try device.gelu(product.y)
+    case .add(let scale):
+      let branch = Tensor(uninitialized: .float32, product.y.shape)
+      store(into: branch)
+      try device.addScaled(branch, scale: scale, to: product.y)
     }
   }
 }
@@ -98,36 +108,6 @@ private struct Product {
     let least = 65_536 / max(1, min(rows, bandHeight) / 6)
     let bytes = min(max(outputs * rowBytes / (8 * threads), least), 1_048_576)
     return max(1, bytes / rowBytes / 4) * 4
-  }
-
-  func throughBLAS(rowsEach: Int, on device: CPUDevice) {
-    OpenBLAS.useOneThread()
-    let width = 256
-    let columns = (outputs + width - 1) / width
-    // Small pictures share a task, and with it the widened weights.
-    let pictures = rows / rowsEach
-    let perTask = max(1, (128 + rowsEach - 1) / rowsEach, pictures * columns / 64)
-    let shares = (pictures + perTask - 1) / perTask
-    device.pool.parallel(columns * shares) { tile, scratch in
-      let (column, share) = tile.quotientAndRemainder(dividingBy: shares)
-      let first = column * width
-      let count = min(width, outputs - first)
-      var block = weightRow(first).assumingMemoryBound(to: Float.self)
-      if halves {
-        let widened = scratch.floats(count * depth)
-        device.kernels.widen(
-          weightRow(first).assumingMemoryBound(to: UInt16.self), count * depth, widened)
-        block = UnsafePointer(widened)
-      }
-      for picture in share * perTask..<min((share + 1) * perTask, pictures) {
-        let top = picture * rowsEach
-        let into = y + top * outputs + first
-        cblas_sgemm(
-          CblasRowMajor, CblasNoTrans, CblasTrans, Int32(rowsEach), Int32(count), Int32(depth), 1,
-          x + top * depth, Int32(depth), block, Int32(depth), 0, into, Int32(outputs))
-        if let bias { device.kernels.add_bias(into, outputs, rowsEach, count, bias + first) }
-      }
-    }
   }
 }
 

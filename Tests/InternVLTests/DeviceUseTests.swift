@@ -12,19 +12,18 @@ import Testing
     try InternVLModel(folder: Self.modelCase.checkpoint, device: device)
   }
 
-  @Test("Rows of a tile travel together, a tile at a time")
+  @Test("Tiles are computed one at a time")
   func pictures() throws {
     let device = try RecordingDevice()
     let model = try model(device)
     _ = try model.encode(Tensor(zeros: .float32, [3, 3, 56, 56]))
     let products = device.takeProducts()
-    #expect(products.allSatisfy { $0.grouping == .pictures(rowsEach: $0.rows) })
     // Patches, six products in each of three layers, two in the projector; for three tiles.
     #expect(products.count == 3 * (1 + 3 * 6 + 2))
     #expect(Set(products.map(\.rows)) == [16, 17, 4])
   }
 
-  @Test("Sequences of a step share one pass over the weights, row by row independent")
+  @Test("Sequences of a step share one pass over the weights")
   func text() throws {
     let device = try RecordingDevice()
     let model = try model(device)
@@ -32,7 +31,7 @@ import Testing
     _ = device.takeProducts()
     _ = try model.decode((1...5).map { ($0, 9) })
     let products = device.takeProducts()
-    #expect(products.allSatisfy { $0.grouping == .independent && $0.rows == 5 })
+    #expect(products.allSatisfy { $0.rows == 5 })
     // Seven products in each of three layers, and the head.
     #expect(products.count == 3 * 7 + 1)
     #expect(Set(products.map(\.weight)).count == products.count)

@@ -6,7 +6,6 @@ import Tensors
 final class RecordingDevice: Device {
   struct Product: Hashable {
     let rows: Int
-    let grouping: RowGrouping
     /// Where the weight lies, which tells weights apart.
     let weight: UInt
   }
@@ -38,23 +37,23 @@ final class RecordingDevice: Device {
     state.withLock { $0.productsUntilFailure = count }
   }
 
-  func linear(
-    _ x: Tensor, weight: Tensor, bias: Tensor?, grouping: RowGrouping, into y: Tensor
-  ) throws {
+  func linear(_ x: Tensor, _ products: [LinearProduct]) throws {
     try state.withLock { state in
-      state.products.append(
-        Product(
-          rows: x.shape[0], grouping: grouping, weight: UInt(bitPattern: weight.baseAddress)))
-      if state.productsUntilFailure == 0 {
-        state.productsUntilFailure = .max
-        throw Failure()
+      for product in products {
+        state.products.append(Product(rows: x.shape[0], weight: product.weight.address))
+        if state.productsUntilFailure == 0 {
+          state.productsUntilFailure = .max
+          throw Failure()
+        }
+        state.productsUntilFailure -= 1
       }
-      state.productsUntilFailure -= 1
     }
-    try device.linear(x, weight: weight, bias: bias, grouping: grouping, into: y)
+    try device.linear(x, products)
   }
 
-  func embed(_ ids: [Int32], table: Tensor, into y: Tensor) throws {
+  func pack(_ weight: Tensor) throws -> PackedMatrix { try device.pack(weight) }
+
+  func embed(_ ids: [Int32], table: LinearWeight, into y: Tensor) throws {
     try device.embed(ids, table: table, into: y)
   }
 
@@ -106,5 +105,14 @@ final class RecordingDevice: Device {
 
   func patches(_ pixels: Tensor, patch: Int, into y: Tensor) throws {
     try device.patches(pixels, patch: patch, into: y)
+  }
+}
+
+extension LinearWeight {
+  fileprivate var address: UInt {
+    switch self {
+    case .rows(let tensor): UInt(bitPattern: tensor.baseAddress)
+    case .panels(let matrix): UInt(bitPattern: matrix.panels.baseAddress)
+    }
   }
 }

@@ -13,20 +13,18 @@ import Testing
   @Test("agrees with the reference and gives the same bits on every device", arguments: shapes)
   func reference(rows: Int, depth: Int, outputs: Int) throws {
     for type in [ScalarType.float32, .bfloat16] {
-      for grouping in [RowGrouping.independent, .pictures(rowsEach: rows)] {
-        for biased in [false, true] {
-          var random = SeededRandom(UInt64(rows * depth + outputs))
-          let x = random.tensor([rows, depth])
-          let weight = random.tensor([outputs, depth], type)
-          let bias = biased ? random.tensor([outputs], type) : nil
-          let expected = ReferenceMath.linear(
-            x.doubles, weight: weight.doubles, bias: bias?.doubles, rows: rows, depth: depth,
-            outputs: outputs)
-          try expectEverywhere(expected, tolerance: 4e-6) { device in
-            let y = Tensor(zeros: .float32, [rows, outputs])
-            try device.linear(x, weight: weight, bias: bias, grouping: grouping, into: y)
-            return y
-          }
+      for biased in [false, true] {
+        var random = SeededRandom(UInt64(rows * depth + outputs))
+        let x = random.tensor([rows, depth])
+        let weight = random.tensor([outputs, depth], type)
+        let bias = biased ? random.tensor([outputs], type) : nil
+        let expected = ReferenceMath.linear(
+          x.doubles, weight: weight.doubles, bias: bias?.doubles, rows: rows, depth: depth,
+          outputs: outputs)
+        try expectEverywhere(expected, tolerance: 4e-6) { device in
+          let y = Tensor(zeros: .float32, [rows, outputs])
+          try device.linear(x, weight: weight, bias: bias, into: y)
+          return y
         }
       }
     }
@@ -45,7 +43,7 @@ import Testing
       func compute(_ rows: Range<Int>) throws -> Tensor {
         let y = Tensor(zeros: .float32, [rows.count, outputs])
         try device.linear(
-          all.rows(rows), weight: weight, bias: bias, grouping: .independent, into: y)
+          all.rows(rows), weight: weight, bias: bias, into: y)
         return y
       }
       let whole = try compute(0..<130)
@@ -61,69 +59,36 @@ import Testing
     }
   }
 
-  @Test(
-    "a picture has the same bits alone and among others",
-    arguments: [ScalarType.float32, .bfloat16],
-    [(1, 40, 20, 5), (5, 33, 300, 3), (17, 64, 192, 40), (65, 130, 520, 9), (257, 48, 100, 2)])
-  func pictures(type: ScalarType, shape: (rowsEach: Int, depth: Int, outputs: Int, count: Int))
-    throws
-  {
-    let (rowsEach, depth, outputs, count) = shape
-    var random = SeededRandom(4)
-    let x = random.tensor([count * rowsEach, depth])
-    let weight = random.tensor([outputs, depth], type)
-    let bias = random.tensor([outputs])
-    var first: Tensor?
-    for device in TestDevices.all {
-      let whole = Tensor(zeros: .float32, [count * rowsEach, outputs])
-      try device.linear(
-        x, weight: weight, bias: bias, grouping: .pictures(rowsEach: rowsEach), into: whole)
-      for picture in 0..<count {
-        let rows = picture * rowsEach..<(picture + 1) * rowsEach
-        let alone = Tensor(zeros: .float32, [rowsEach, outputs])
-        try device.linear(
-          x.rows(rows), weight: weight, bias: bias, grouping: .pictures(rowsEach: rowsEach),
-          into: alone)
-        #expect(alone.hasSameBits(as: whole.rows(rows)), "picture \(picture)")
-      }
-      if let first { #expect(whole.hasSameBits(as: first)) } else { first = whole }
-    }
-  }
-
   @Test("no rows, no outputs and no depth are fine")
   func empty() throws {
     let device = try CPUDevice(threads: 2)
-    for grouping in [RowGrouping.independent, .pictures(rowsEach: 1)] {
-      for rows in [0, 1, 20] {
-        let bias = Tensor([1, -2], [2])
-        let y = Tensor([Float](repeating: 9, count: rows * 2), [rows, 2])
-        try device.linear(
-          Tensor(zeros: .float32, [rows, 0]), weight: Tensor(zeros: .float32, [2, 0]), bias: bias,
-          grouping: grouping, into: y)
-        #expect(y.floats == (0..<rows).flatMap { _ in [1, -2] as [Float] })
-      }
+    for rows in [0, 1, 20] {
+      let bias = Tensor([1, -2], [2])
+      let y = Tensor([Float](repeating: 9, count: rows * 2), [rows, 2])
       try device.linear(
-        Tensor(zeros: .float32, [0, 3]), weight: Tensor(zeros: .float32, [2, 3]), bias: nil,
-        grouping: grouping, into: Tensor(zeros: .float32, [0, 2]))
-      try device.linear(
-        Tensor(zeros: .float32, [2, 3]), weight: Tensor(zeros: .float32, [0, 3]), bias: nil,
-        grouping: grouping, into: Tensor(zeros: .float32, [2, 0]))
+        Tensor(zeros: .float32, [rows, 0]), weight: Tensor(zeros: .float32, [2, 0]), bias: bias,
+        into: y)
+      #expect(y.floats == (0..<rows).flatMap { _ in [1, -2] as [Float] })
     }
+    try device.linear(
+      Tensor(zeros: .float32, [0, 3]), weight: Tensor(zeros: .float32, [2, 3]), bias: nil,
+      into: Tensor(zeros: .float32, [0, 2]))
+    try device.linear(
+      Tensor(zeros: .float32, [2, 3]), weight: Tensor(zeros: .float32, [0, 3]), bias: nil,
+      into: Tensor(zeros: .float32, [2, 0]))
   }
 
   @Test("writes nothing outside its rows of a larger tensor")
   func bounds() throws {
     var random = SeededRandom(5)
     for rows in [3, 20] {
-      for grouping in [RowGrouping.independent, .pictures(rowsEach: rows)] {
-        for device in TestDevices.all {
-          let y = Tensor([Float](repeating: 7, count: (rows + 2) * 67), [rows + 2, 67])
-          try device.linear(
-            random.tensor([rows, 31]), weight: random.tensor([67, 31], .bfloat16), bias: nil,
-            grouping: grouping, into: y.rows(1..<rows + 1))
-          #expect(y.rows(0..<1).floats.allSatisfy { $0 == 7 })
-          #expect(y.rows(rows + 1..<rows + 2).floats.allSatisfy { $0 == 7 })
-        }
+      for device in TestDevices.all {
+        let y = Tensor([Float](repeating: 7, count: (rows + 2) * 67), [rows + 2, 67])
+        try device.linear(
+          random.tensor([rows, 31]), weight: random.tensor([67, 31], .bfloat16), bias: nil,
+          into: y.rows(1..<rows + 1))
+        #expect(y.rows(0..<1).floats.allSatisfy { $0 == 7 })
+        #expect(y.rows(rows + 1..<rows + 2).floats.allSatisfy { $0 == 7 })
       }
     }
   }
@@ -136,7 +101,7 @@ import Testing
     let y = Tensor(zeros: .float32, [2, 4])
     func refuse(_ x: Tensor, _ weight: Tensor, _ bias: Tensor?, _ y: Tensor) {
       #expect(throws: TensorError.self) {
-        try device.linear(x, weight: weight, bias: bias, grouping: .independent, into: y)
+        try device.linear(x, weight: weight, bias: bias, into: y)
       }
     }
     refuse(Tensor(zeros: .float32, [6]), weight, nil, y)
@@ -147,11 +112,5 @@ import Testing
     refuse(x, weight, Tensor(zeros: .float32, [3]), y)
     refuse(x, weight, nil, Tensor(zeros: .float32, [4, 2]))
     refuse(x, weight, nil, Tensor(zeros: .bfloat16, [2, 4]))
-    for rowsEach in [3, 0, -1] {
-      #expect(throws: TensorError.self) {
-        try device.linear(
-          x, weight: weight, bias: nil, grouping: .pictures(rowsEach: rowsEach), into: y)
-      }
-    }
   }
 }

@@ -163,7 +163,7 @@ struct DecoderLayer: Sendable {
     _ layer: LinearLayer, _ x: Tensor, into y: Tensor, on device: any Device,
     _ pass: TrainingPass?
   ) throws {
-    try layer.forward(x, grouping: .independent, into: y, on: device, pass)
+    try layer.forward(x, into: y, on: device, pass)
   }
 
   private func backward(
@@ -171,6 +171,6 @@ struct DecoderLayer: Sendable {
     _ pass: TrainingPass
   ) throws {
     try layer.backward(
-      dY: dY, x: x, grouping: .independent, adding: adding, into: dX, pass)
+      dY: dY, x: x, adding: adding, into: dX, pass)
   }
 }

@@ -197,7 +197,7 @@ public struct LanguageStage: Sendable {
       let views = normalized.rows(0..<part.count)
       try norm.forward(hidden.rows(part), into: views, on: device)
       try device.linear(
-        views, weight: head.value, bias: nil, grouping: .independent, into: logits.rows(part))
+        views, weight: head.value, bias: nil, into: logits.rows(part))
     }
   }
 

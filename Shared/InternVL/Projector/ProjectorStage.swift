@@ -84,7 +84,6 @@ public struct ProjectorStage: Sendable {
     workingBytes = tokenCount * (merge.tokenWidth + width) * ScalarType.float32.byteCount
   }
 
-  private var grouping: RowGrouping { .pictures(rowsEach: tokenCount) }
 
   /// vision [n, 1 + P, C], or [1 + P, C] of one tile, with the class token, → rows
   /// [n·tokens, D].
@@ -121,9 +120,9 @@ public struct ProjectorStage: Sendable {
         into: a.merged.rows(tile * tokenCount..<(tile + 1) * tokenCount))
     }
     try norm.forward(a.merged, into: a.normalized, on: device)
-    try fc1.forward(a.normalized, grouping: grouping, into: a.wide, on: device)
+    try fc1.forward(a.normalized, into: a.wide, on: device)
     try activate(a)
-    try fc2.forward(a.activated, grouping: grouping, into: rows, on: device)
+    try fc2.forward(a.activated, into: rows, on: device)
   }
 
   /// Computes again what was let go of `a`.
@@ -135,7 +134,7 @@ public struct ProjectorStage: Sendable {
     let shape = [a.merged.shape[0], width]
     if a.wide.shape != shape {
       a.wide = make(shape)
-      try fc1.forward(a.normalized, grouping: grouping, into: a.wide, on: device)
+      try fc1.forward(a.normalized, into: a.wide, on: device)
     }
     if a.activated.shape != shape {
       a.activated = make(shape)
@@ -150,14 +149,14 @@ public struct ProjectorStage: Sendable {
     let isTrainedBefore = fc1.isTrained || norm.isTrained
     guard dVision != nil || isTrainedBefore else {
       return try fc2.backward(
-        dY: pass.keepable(dRows), x: a.activated, grouping: grouping, into: nil, pass)
+        dY: pass.keepable(dRows), x: a.activated, into: nil, pass)
     }
     let dWide = pass.tensor(a.wide.shape)
     try fc2.backward(
-      dY: pass.keepable(dRows), x: a.activated, grouping: grouping, into: dWide, pass)
+      dY: pass.keepable(dRows), x: a.activated, into: dWide, pass)
     try pass.device.geluGradient(dY: dWide, x: a.wide, into: dWide)
     let dMerged = pass.tensor(a.merged.shape)
-    try fc1.backward(dY: dWide, x: a.normalized, grouping: grouping, into: dMerged, pass)
+    try fc1.backward(dY: dWide, x: a.normalized, into: dMerged, pass)
     try norm.backward(dY: dMerged, x: a.merged, into: dMerged, on: pass.device)
     guard let dVision else { return }
     for tile in 0..<dVision.shape[0] {

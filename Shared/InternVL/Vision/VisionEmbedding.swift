@@ -70,7 +70,7 @@ struct VisionEmbedding: Sendable {
       let rows = hidden[tile]
       try device.patches(pixels[tile], patch: patchSize, into: scratch)
       try patches.forward(
-        scratch, grouping: .pictures(rowsEach: patchCount), into: rows.rows(1..<1 + patchCount),
+        scratch, into: rows.rows(1..<1 + patchCount),
         on: device)
       rows[0].copyElements(from: classToken.value)
       try device.addScaled(positions, scale: nil, to: rows)

@@ -54,7 +54,6 @@ struct VisionLayer: Sendable {
     scale2 = try weights.take(names.layerScale2)
   }
 
-  private var grouping: RowGrouping { .pictures(rowsEach: rowsEach) }
 
   /// x [T, C], in place.
   ///
@@ -67,20 +66,20 @@ struct VisionLayer: Sendable {
   ) throws {
     a.input?.copyElements(from: x)
     try norm1.forward(x, into: a.normalized1, on: device)
-    try q.forward(a.normalized1, grouping: grouping, into: a.rawQ, on: device, pass)
-    try k.forward(a.normalized1, grouping: grouping, into: a.rawK, on: device, pass)
-    try v.forward(a.normalized1, grouping: grouping, into: a.v, on: device, pass)
+    try q.forward(a.normalized1, into: a.rawQ, on: device, pass)
+    try k.forward(a.normalized1, into: a.rawK, on: device, pass)
+    try v.forward(a.normalized1, into: a.v, on: device, pass)
     try normalizeHeads(a, on: device)
     try device.bidirectionalAttention(
       q: a.q, k: a.k, v: a.v, heads: heads, rowsEach: rowsEach, into: a.attention)
-    try projection.forward(a.attention, grouping: grouping, into: a.branch1, on: device, pass)
+    try projection.forward(a.attention, into: a.branch1, on: device, pass)
     try add(a.branch1, scale: scale1, factors: dropPath?.attention, to: x, on: device, pass)
 
     a.middle?.copyElements(from: x)
     try norm2.forward(x, into: a.normalized2, on: device)
-    try fc1.forward(a.normalized2, grouping: grouping, into: a.wide, on: device, pass)
+    try fc1.forward(a.normalized2, into: a.wide, on: device, pass)
     try activate(a, on: device)
-    try fc2.forward(a.activated, grouping: grouping, into: a.branch2, on: device, pass)
+    try fc2.forward(a.activated, into: a.branch2, on: device, pass)
     try add(a.branch2, scale: scale2, factors: dropPath?.feedForward, to: x, on: device, pass)
   }
 
@@ -109,10 +108,10 @@ struct VisionLayer: Sendable {
       dX: dX, y: a.branch2, scale: scale2.value, factors: dropPath?.feedForward, into: dBranch2,
       scale: scale2.gradient)
     let dWide = pass.tensor(a.wide.shape)
-    try fc2.backward(dY: dBranch2, x: a.activated, grouping: grouping, into: dWide, pass)
+    try fc2.backward(dY: dBranch2, x: a.activated, into: dWide, pass)
     try device.geluGradient(dY: dWide, x: a.wide, into: dWide)
     let dNormalized = pass.tensor(dX.shape)
-    try fc1.backward(dY: dWide, x: a.normalized2, grouping: grouping, into: dNormalized, pass)
+    try fc1.backward(dY: dWide, x: a.normalized2, into: dNormalized, pass)
     try norm2.backward(dY: dNormalized, x: middle, adding: true, into: dX, on: device)
 
     let dBranch1 = pass.tensor(dX.shape)
@@ -121,10 +120,10 @@ struct VisionLayer: Sendable {
       scale: scale1.gradient)
     guard wantsInput || isTrainedBeforeProjection else {
       return try projection.backward(
-        dY: dBranch1, x: a.attention, grouping: grouping, into: nil, pass)
+        dY: dBranch1, x: a.attention, into: nil, pass)
     }
     try projection.backward(
-      dY: dBranch1, x: a.attention, grouping: grouping, into: dNormalized, pass)
+      dY: dBranch1, x: a.attention, into: dNormalized, pass)
     let (dQ, dK, dV) = (pass.tensor(dX.shape), pass.tensor(dX.shape), pass.tensor(dX.shape))
     try device.bidirectionalAttentionGradient(
       dY: dNormalized, q: a.q, k: a.k, v: a.v, y: a.attention, heads: heads, rowsEach: rowsEach,
@@ -132,9 +131,9 @@ struct VisionLayer: Sendable {
     try qNorm?.backward(dY: dQ, x: a.rawQ, into: dQ, on: device)
     try kNorm?.backward(dY: dK, x: a.rawK, into: dK, on: device)
     let wanted = wantsInput || norm1.isTrained ? dNormalized : nil
-    try q.backward(dY: dQ, x: a.normalized1, grouping: grouping, into: wanted, pass)
-    try k.backward(dY: dK, x: a.normalized1, grouping: grouping, adding: true, into: wanted, pass)
-    try v.backward(dY: dV, x: a.normalized1, grouping: grouping, adding: true, into: wanted, pass)
+    try q.backward(dY: dQ, x: a.normalized1, into: wanted, pass)
+    try k.backward(dY: dK, x: a.normalized1, adding: true, into: wanted, pass)
+    try v.backward(dY: dV, x: a.normalized1, adding: true, into: wanted, pass)
     guard let wanted else { return }
     try norm1.backward(dY: wanted, x: input, adding: true, into: dX, on: device)
   }

@@ -21,7 +21,7 @@ enum ArithmeticPeak {
   /// Floating-point operations a second of all processors together; nil where they cannot be
   /// computed.
   ///
-  /// The fastest of many products of both kinds of kernel. Other work on the machine slows one
+  /// The fastest of many products. Other work on the machine slows one
   /// thread down for a moment, but all threads together nearly always: so what one thread reaches,
   /// times the processors, counts as well as what all of them are seen to reach.
   static func measured() async -> Double? {
@@ -40,15 +40,13 @@ enum ArithmeticPeak {
     let y = Tensor(uninitialized: .float32, [size, size])
     let clock = ContinuousClock()
     var shortest = Double.infinity
-    for grouping in [RowGrouping.pictures(rowsEach: size), .independent] {
-      let end = clock.now + time
-      repeat {
-        let taken = try clock.measure {
-          try device.linear(x, weight: weight, bias: nil, grouping: grouping, into: y)
-        }
-        shortest = min(shortest, taken / .seconds(1))
-      } while clock.now < end
-    }
+    let end = clock.now + time
+    repeat {
+      let taken = try clock.measure {
+        try device.linear(x, weight: weight, bias: nil, into: y)
+      }
+      shortest = min(shortest, taken / .seconds(1))
+    } while clock.now < end
     return 2 * Double(size * size * size) / shortest
   }
 
