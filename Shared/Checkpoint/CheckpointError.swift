@@ -1,3 +1,5 @@
+import Tensors
+
 /// Ways in which a model folder cannot be read or written.
 ///
 /// `file` is a path; `tensor` a name in a checkpoint; `neededFor` says who asked, for example
@@ -35,6 +37,15 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
   case offsetsBeyondData(file: String, tensor: String, end: Int, dataByteCount: Int)
   case trailingData(file: String, end: Int, dataByteCount: Int)
   case byteCountMismatch(file: String, tensor: String, expected: Int, found: Int)
+
+  // Packed and quantised weights.
+  case invalidPanels(file: String, tensor: String, found: String)
+  case missingPanels(file: String, tensor: String, layout: String)
+  case panelMismatch(
+    file: String, tensor: String, layout: String, expected: String, found: String)
+  /// Somebody needs the weight as floats.
+  case packedWeight(file: String, tensor: String, layout: String)
+  case quantisedModel(folder: String, purpose: String)
 
   // The tensors of a model folder.
   case noWeights(folder: String)
@@ -135,6 +146,32 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
     case .byteCountMismatch(let file, let tensor, let expected, let found):
       """
       \(file): tensor \(quoted(tensor)) takes \(found) bytes, its shape and dtype \(expected)
+      """
+    case .invalidPanels(let file, let tensor, let found):
+      """
+      \(file): \(quoted(tensor)) is said to hold panels of \(quoted(found)); Chiasm knows \
+      \(PackedMatrix.Format.allCases.map(\.rawValue).joined(separator: ", ")), written such as \
+      "q4 [20480, 7168]"
+      """
+    case .missingPanels(let file, let tensor, let layout):
+      """
+      \(file): its metadata tell of panels of \(quoted(tensor)) (\(quoted(layout))), which the \
+      file does not hold; quantise the model anew
+      """
+    case .panelMismatch(let file, let tensor, let layout, let expected, let found):
+      """
+      \(file): panels of \(quoted(tensor)), \(quoted(layout)), take \(expected), the file has \
+      \(found); quantise the model anew
+      """
+    case .packedWeight(let file, let tensor, let layout):
+      """
+      \(file): \(quoted(tensor)) is stored as panels, \(layout), and is needed as floats; use the \
+      folder of the model that this one was quantised from
+      """
+    case .quantisedModel(let folder, let purpose):
+      """
+      \(folder) holds a quantised model, which \(purpose); use the folder of the model that it \
+      was quantised from
       """
     case .noWeights(let folder):
       """

@@ -88,9 +88,10 @@ public final class CheckpointReader: Sendable {
   /// A tensor of any type that ``ScalarType`` has, over the mapped shard where its bytes can be
   /// used as they lie there.
   ///
-  /// - Throws: ``CheckpointError`` when there is no such tensor or its shard is not valid.
+  /// - Throws: ``CheckpointError`` when there is no such tensor, it holds panels, or its shard is
+  ///   not valid.
   public func tensor(_ name: String) throws -> Tensor {
-    try shard(of: name, neededFor: nil).tensor(name, neededFor: nil)
+    try floatShard(of: name).tensor(name, neededFor: nil)
   }
 
   /// A weight of a shape and of type float32 or bfloat16, over the mapped shard where its bytes
@@ -108,12 +109,36 @@ public final class CheckpointReader: Sendable {
     try tensor(weight.name, shape: weight.shape, neededFor: neededFor)
   }
 
+  /// The weight [N, K] of a linear layer or an embedding table as it is stored: rows of float32 or
+  /// bfloat16, or panels. Both lie over the mapped shard where they can be used as they are there.
+  ///
+  /// - Throws: ``CheckpointError`` when there is no such weight, it is of another shape or type,
+  ///   or its shard is not valid.
+  public func matrix(_ weight: Weight, neededFor: String) throws -> LinearWeight {
+    let file = try shard(of: weight.name, neededFor: neededFor)
+    guard let layout = file.panelLayout(weight.name) else {
+      return .rows(try file.tensor(weight.name, shape: weight.shape, neededFor: neededFor))
+    }
+    try CheckpointReader.require(layout, of: weight, in: file, neededFor: neededFor)
+    return .panels(
+      try PackedMatrix(
+        layout.format, outputs: layout.outputs, depth: layout.depth,
+        panels: file.tensor(weight.name, neededFor: neededFor)))
+  }
+
+  /// What a tensor is that holds panels, from its file's header alone; nil for one that does not.
+  ///
+  /// - Throws: ``CheckpointError`` when there is no such tensor, or its shard is not valid.
+  public func panelLayout(_ name: String) throws -> PanelLayout? {
+    try shard(of: name, neededFor: nil).panelLayout(name)
+  }
+
   /// The shape and type that a tensor has when it is read, from its file's header alone.
   ///
-  /// - Throws: ``CheckpointError`` when there is no such tensor, ``ScalarType`` does not have its
-  ///   type, or its shard is not valid.
+  /// - Throws: ``CheckpointError`` when there is no such tensor, it holds panels, ``ScalarType``
+  ///   does not have its type, or its shard is not valid.
   public func entry(_ name: String) throws -> SafetensorsWriter.Entry {
-    let file = try shard(of: name, neededFor: nil)
+    let file = try floatShard(of: name)
     guard let entry = file.entry(name) else {
       throw CheckpointError.missingTensor(file: file.path, tensor: name, neededFor: nil)
     }
@@ -128,9 +153,32 @@ public final class CheckpointReader: Sendable {
     for name in names { _ = try shard(of: name, neededFor: nil) }
     let reason = "config.json describes it"
     for weight in WeightNames.all(configuration) {
-      try shard(of: weight.name, neededFor: reason)
-        .requireWeight(weight.name, shape: weight.shape, neededFor: reason)
+      let file = try shard(of: weight.name, neededFor: reason)
+      if let layout = file.panelLayout(weight.name) {
+        try CheckpointReader.require(layout, of: weight, in: file, neededFor: reason)
+      } else {
+        try file.requireWeight(weight.name, shape: weight.shape, neededFor: reason)
+      }
     }
+  }
+
+  private static func require(
+    _ layout: PanelLayout, of weight: Weight, in file: any TensorFile, neededFor: String
+  ) throws {
+    guard layout.shape == weight.shape else {
+      throw CheckpointError.shapeMismatch(
+        file: file.path, tensor: weight.name, expected: weight.shape, found: layout.shape,
+        neededFor: neededFor)
+    }
+  }
+
+  /// The shard of a tensor that does not hold panels.
+  private func floatShard(of name: String) throws -> any TensorFile {
+    let file = try shard(of: name, neededFor: nil)
+    if let layout = file.panelLayout(name) {
+      throw CheckpointError.packedWeight(file: file.path, tensor: name, layout: "\(layout)")
+    }
+    return file
   }
 
   private func shard(of name: String, neededFor: String?) throws -> any TensorFile {

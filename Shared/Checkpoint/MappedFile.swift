@@ -26,13 +26,16 @@ final class MappedFile: Sendable {
   /// A tensor at a place in the file, which lies inside it; a copy on the heap where its bytes
   /// are not aligned to its scalar type.
   ///
+  /// - Parameter alignment: what its place has to be a multiple of, if not of its scalar type's
+  ///   size.
   /// - Throws: ``CheckpointError/misaligned(file:tensor:byteCount:)``,
   ///   ``CheckpointError/changedWhileInUse(file:)``, ``CheckpointError/unreadable(file:reason:)``.
   func tensor(
-    _ scalarType: ScalarType, _ shape: [Int], at offset: Int, byteCount: Int, name: String
+    _ scalarType: ScalarType, _ shape: [Int], at offset: Int, byteCount: Int, name: String,
+    alignment: Int? = nil
   ) throws -> Tensor {
     let storage = try mapped()
-    guard offset.isMultiple(of: scalarType.byteCount) else {
+    guard offset.isMultiple(of: alignment ?? scalarType.byteCount) else {
       // A sparse file of a few bytes may claim any size; only mapping is free.
       guard byteCount <= MappedFile.maximumCopy else {
         throw CheckpointError.misaligned(file: path, tensor: name, byteCount: byteCount)

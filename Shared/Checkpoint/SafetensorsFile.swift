@@ -40,11 +40,14 @@ public final class SafetensorsFile: Sendable {
     return SafetensorsWriter.Entry(name, type, entry.shape)
   }
 
+  /// What a tensor is that holds panels, from the header alone; nil for one that does not.
+  public func panelLayout(_ name: String) -> PanelLayout? { header.panels[name] }
+
   /// Bytes of all tensors together.
   public var dataByteCount: Int { mapping.file.byteCount - header.dataOffset }
 
   /// A tensor over the mapped file, or over a copy on the heap when its bytes are not aligned
-  /// to its scalar type.
+  /// to its scalar type, or panels not to a cache line.
   ///
   /// - Parameter neededFor: who asks, for the error.
   /// - Throws: ``CheckpointError/missingTensor(file:tensor:neededFor:)``,
@@ -61,13 +64,15 @@ public final class SafetensorsFile: Sendable {
     }
     return try mapping.tensor(
       scalarType, entry.shape, at: header.dataOffset + entry.begin,
-      byteCount: entry.end - entry.begin, name: name)
+      byteCount: entry.end - entry.begin, name: name,
+      alignment: header.panels[name] == nil ? scalarType.byteCount : PanelLayout.alignment)
   }
 
   /// A weight of a shape and of type float32 or bfloat16.
   ///
   /// - Throws: what ``tensor(_:neededFor:)`` throws, and
-  ///   ``CheckpointError/shapeMismatch(file:tensor:expected:found:neededFor:)``.
+  ///   ``CheckpointError/shapeMismatch(file:tensor:expected:found:neededFor:)``,
+  ///   ``CheckpointError/packedWeight(file:tensor:layout:)``.
   public func tensor(_ name: String, shape: [Int], neededFor: String) throws -> Tensor {
     try requireWeight(name, shape: shape, neededFor: neededFor)
     return try tensor(name, neededFor: neededFor)
@@ -79,6 +84,9 @@ public final class SafetensorsFile: Sendable {
   public func requireWeight(_ name: String, shape: [Int], neededFor: String) throws {
     guard let entry = header.entries[name] else {
       throw CheckpointError.missingTensor(file: path, tensor: name, neededFor: neededFor)
+    }
+    if let layout = header.panels[name] {
+      throw CheckpointError.packedWeight(file: path, tensor: name, layout: "\(layout)")
     }
     guard entry.scalarType == "F32" || entry.scalarType == "BF16" else {
       throw CheckpointError.unsupportedScalarType(

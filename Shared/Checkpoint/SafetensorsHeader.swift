@@ -20,6 +20,8 @@ struct SafetensorsHeader: Sendable {
 
   var entries: [String: Entry] = [:]
   var metadata: [String: String] = [:]
+  /// What the tensors are that hold panels.
+  var panels: [String: PanelLayout] = [:]
   /// Where the data begins in the file.
   var dataOffset = 0
 
@@ -65,6 +67,29 @@ struct SafetensorsHeader: Sendable {
       try scanner.expectEnd()
     }
     try requireTiling(dataByteCount, file)
+    panels = try panelLayouts(file)
+  }
+
+  /// The layouts that the metadata tell, of tensors that have the size they ask for.
+  private func panelLayouts(_ file: String) throws -> [String: PanelLayout] {
+    var layouts: [String: PanelLayout] = [:]
+    let prefix = PanelLayout.metadataPrefix
+    for (key, text) in metadata.sorted(by: { $0.key < $1.key }) where key.hasPrefix(prefix) {
+      let name = String(key.dropFirst(prefix.count))
+      guard let layout = PanelLayout(parsing: text) else {
+        throw CheckpointError.invalidPanels(file: file, tensor: name, found: text)
+      }
+      guard let entry = entries[name] else {
+        throw CheckpointError.missingPanels(file: file, tensor: name, layout: text)
+      }
+      guard entry.scalarType == "U8", entry.shape == layout.tensorShape else {
+        throw CheckpointError.panelMismatch(
+          file: file, tensor: name, layout: text,
+          expected: "U8 \(layout.tensorShape)", found: "\(entry.scalarType) \(entry.shape)")
+      }
+      layouts[name] = layout
+    }
+    return layouts
   }
 
   /// Bits of one element, by dtype name.

@@ -9,6 +9,9 @@ protocol TensorFile: Sendable {
   /// Shape and type that a tensor would have; nil where there is none, or of an unknown type.
   func entry(_ name: String) -> SafetensorsWriter.Entry?
 
+  /// What a tensor is that holds panels; nil for one that does not.
+  func panelLayout(_ name: String) -> PanelLayout?
+
   /// A tensor of any type that ``ScalarType`` has.
   func tensor(_ name: String, neededFor: String?) throws -> Tensor
 
@@ -18,6 +21,8 @@ protocol TensorFile: Sendable {
 }
 
 extension TensorFile {
+  func panelLayout(_ name: String) -> PanelLayout? { nil }
+
   /// A weight of a shape and of type float32 or bfloat16.
   ///
   /// - Throws: ``CheckpointError``.
