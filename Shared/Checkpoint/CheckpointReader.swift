@@ -145,6 +145,26 @@ public final class CheckpointReader: Sendable {
     return entry
   }
 
+  /// Reads some of a tensor's bytes, as ``entry(_:)`` describes it, without mapping its shard.
+  ///
+  /// - Throws: ``CheckpointError``, also when the shard was cut meanwhile.
+  func read(_ name: String, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
+    try floatShard(of: name).read(name, at: offset, into: bytes)
+  }
+
+  /// What the files that hold the tensors are: by name, with the index where there is one. Another
+  /// answer later says that somebody changed one of them.
+  ///
+  /// - Throws: ``CheckpointError`` for one that cannot be opened.
+  func fileIdentities() throws -> [String: String] {
+    let indexes = CheckpointReader.namings.map(\.index).filter { fileExists("\(folder)/\($0)") }
+    var identities: [String: String] = [:]
+    for name in Set(shardNames.values).union(indexes) {
+      identities[name] = "\(try OpenFile(reading: "\(folder)/\(name)").identity)"
+    }
+    return identities
+  }
+
   /// Checks by the headers of all shards, without reading data, that every weight of the
   /// configuration is there in its shape.
   ///

@@ -50,22 +50,32 @@ struct OpenFile: ~Copyable {
   /// - Throws: ``CheckpointError/unreadable(file:reason:)``, also when the file has fewer.
   func bytes(at offset: Int, count: Int) throws -> [UInt8] {
     try [UInt8](unsafeUninitializedCapacity: count) { buffer, done in
-      while done < count {
-        guard let base = buffer.baseAddress else { return }
-        let got = pread(descriptor, base + done, count - done, off_t(offset + done))
-        if got < 0, errno == EINTR { continue }
-        guard got > 0 else {
-          let reason = got == 0 ? "it ends at byte \(offset + done)" : systemReason()
-          throw CheckpointError.unreadable(file: path, reason: reason)
-        }
-        done += got
+      try read(
+        at: offset,
+        into: UnsafeMutableRawBufferPointer(start: buffer.baseAddress, count: count))
+      done = count
+    }
+  }
+
+  /// As many bytes from `offset` on as there is room for.
+  ///
+  /// - Throws: what ``bytes(at:count:)`` throws.
+  func read(at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
+    var done = 0
+    while done < bytes.count, let base = bytes.baseAddress {
+      let got = pread(descriptor, base + done, bytes.count - done, off_t(offset + done))
+      if got < 0, errno == EINTR { continue }
+      guard got > 0 else {
+        let reason = got == 0 ? "it ends at byte \(offset + done)" : systemReason()
+        throw CheckpointError.unreadable(file: path, reason: reason)
       }
+      done += got
     }
   }
 }
 
 /// What tells a file from another that took its place.
-struct FileIdentity: Equatable, Sendable {
+struct FileIdentity: Equatable, Sendable, CustomStringConvertible {
   let byteCount: Int
   private let seconds: Int
   private let nanoseconds: Int
@@ -75,6 +85,9 @@ struct FileIdentity: Equatable, Sendable {
     seconds = Int(status.st_mtim.tv_sec)
     nanoseconds = Int(status.st_mtim.tv_nsec)
   }
+
+  /// To be compared with another's.
+  var description: String { "\(byteCount) bytes, \(seconds) s \(nanoseconds) ns" }
 }
 
 /// A whole small file. Never blocks, whatever `path` names, and holds no more than `limit` bytes.

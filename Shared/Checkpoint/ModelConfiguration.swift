@@ -40,6 +40,9 @@ public struct ModelConfiguration: Sendable, Equatable {
   /// `torch_dtype`, such as `bfloat16`; what the weights are stored in, the tensors say.
   public let torchType: String?
 
+  /// How the weights are quantised; nil of a model in the release format.
+  public let quantisation: QuantisationRecipe?
+
   /// SHA-256 of config.json in hexadecimal.
   public let digest: String
 
@@ -102,6 +105,7 @@ public struct ModelConfiguration: Sendable, Equatable {
   init(_ bytes: [UInt8], file: String) throws {
     let object = try ConfigurationObject(bytes, file: file)
     try ModelConfiguration.requireInternVL(object)
+    quantisation = try QuantisationRecipe.read(object)
     let vision = try VisionConfiguration(object.requiredObject("vision_config"))
     self.vision = vision
     language = try LanguageConfiguration(object.requiredObject("llm_config"))
@@ -141,6 +145,16 @@ public struct ModelConfiguration: Sendable, Equatable {
     torchType = try object.string("torch_dtype")
     encoded = bytes
     digest = Digest.sha256(bytes)
+  }
+
+  /// Refuses a quantised model.
+  ///
+  /// - Parameter purpose: what cannot be done with it: "cannot be trained".
+  /// - Throws: ``CheckpointError/quantisedModel(folder:purpose:)``.
+  public func requireFloats(folder: String, purpose: String) throws {
+    guard quantisation == nil else {
+      throw CheckpointError.quantisedModel(folder: folder, purpose: purpose)
+    }
   }
 
   private static func requireInternVL(_ object: ConfigurationObject) throws {

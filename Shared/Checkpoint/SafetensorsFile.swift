@@ -37,7 +37,9 @@ public final class SafetensorsFile: Sendable {
     guard let entry = header.entries[name],
       let type = ScalarType(safetensorsName: entry.scalarType)
     else { return nil }
-    return SafetensorsWriter.Entry(name, type, entry.shape)
+    var found = SafetensorsWriter.Entry(name, type, entry.shape)
+    found.panels = header.panels[name]
+    return found
   }
 
   /// What a tensor is that holds panels, from the header alone; nil for one that does not.
@@ -66,6 +68,17 @@ public final class SafetensorsFile: Sendable {
       scalarType, entry.shape, at: header.dataOffset + entry.begin,
       byteCount: entry.end - entry.begin, name: name,
       alignment: header.panels[name] == nil ? scalarType.byteCount : PanelLayout.alignment)
+  }
+
+  /// Reads some of a tensor's bytes without mapping them: the file may shrink meanwhile.
+  ///
+  /// - Throws: ``CheckpointError``, also when the file ends before them.
+  func read(_ name: String, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
+    guard let entry = header.entries[name] else {
+      throw CheckpointError.missingTensor(file: path, tensor: name, neededFor: nil)
+    }
+    precondition(offset >= 0 && offset + bytes.count <= entry.end - entry.begin)
+    try mapping.file.read(at: header.dataOffset + entry.begin + offset, into: bytes)
   }
 
   /// A weight of a shape and of type float32 or bfloat16.

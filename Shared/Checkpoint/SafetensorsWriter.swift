@@ -20,6 +20,8 @@ public final class SafetensorsWriter: Sendable {
     public var name: String
     public var scalarType: ScalarType
     public var shape: [Int]
+    /// What the bytes are of a tensor that holds a weight's panels.
+    public var panels: PanelLayout?
 
     public init(_ name: String, _ scalarType: ScalarType, _ shape: [Int]) {
       self.name = name
@@ -27,8 +29,17 @@ public final class SafetensorsWriter: Sendable {
       self.shape = shape
     }
 
+    public init(_ name: String, panels: PanelLayout) {
+      self.init(name, .uint8, panels.tensorShape)
+      self.panels = panels
+    }
+
     /// Of the caller's own shape, or one that the readers of files let pass.
     public var byteCount: Int { shape.reduce(scalarType.byteCount, *) }
+
+    fileprivate var alignment: Int {
+      panels == nil ? scalarType.byteCount : PanelLayout.alignment
+    }
   }
 
   private struct Place {
@@ -47,7 +58,7 @@ public final class SafetensorsWriter: Sendable {
   private let writtenBytes = Mutex<[String: Int]>([:])
 
   /// Makes the temporary file, claims its room on disk and writes the header. Within the file,
-  /// wider scalar types come first, which aligns every tensor.
+  /// panels come first, then wider scalar types, which aligns every tensor.
   ///
   /// - Parameter metadata: strings for `__metadata__`; readers of the reference's ecosystem
   ///   expect `format` to be `pt`.
@@ -59,9 +70,13 @@ public final class SafetensorsWriter: Sendable {
   ) throws {
     self.path = path
     let ordered = entries.enumerated().sorted { first, second in
-      (-first.element.scalarType.byteCount, first.offset)
-        < (-second.element.scalarType.byteCount, second.offset)
+      (-first.element.alignment, first.offset) < (-second.element.alignment, second.offset)
     }.map(\.element)
+    var metadata = metadata
+    for entry in entries {
+      guard let layout = entry.panels else { continue }
+      metadata[PanelLayout.metadataPrefix + entry.name] = "\(layout)"
+    }
 
     var members: [(String, JSONValue)] = []
     if !metadata.isEmpty {
@@ -83,7 +98,9 @@ public final class SafetensorsWriter: Sendable {
       begin = end
     }
     var header = Array(JSONValue.object(members).compactText.utf8)
-    while !header.count.isMultiple(of: 8) { header.append(0x20) }
+    // The length before it takes 8 bytes. Panels' sizes are multiples of their alignment.
+    let alignment = max(8, ordered.first?.alignment ?? 0)
+    while !(8 + header.count).isMultiple(of: alignment) { header.append(0x20) }
     precondition(header.count <= SafetensorsHeader.maximumLength, "a header over the format's cap")
 
     var places: [String: Place] = [:]

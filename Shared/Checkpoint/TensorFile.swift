@@ -15,6 +15,9 @@ protocol TensorFile: Sendable {
   /// A tensor of any type that ``ScalarType`` has.
   func tensor(_ name: String, neededFor: String?) throws -> Tensor
 
+  /// Some of a tensor's bytes, beginning at one of them.
+  func read(_ name: String, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws
+
   /// Checks without reading data that a weight is there in its shape, as float32, bfloat16 or a
   /// type that becomes one of them.
   func requireWeight(_ name: String, shape: [Int], neededFor: String) throws
@@ -22,6 +25,15 @@ protocol TensorFile: Sendable {
 
 extension TensorFile {
   func panelLayout(_ name: String) -> PanelLayout? { nil }
+
+  func read(_ name: String, at offset: Int, into bytes: UnsafeMutableRawBufferPointer) throws {
+    let tensor = try tensor(name, neededFor: nil)
+    precondition(offset >= 0 && offset + bytes.count <= tensor.byteCount)
+    withExtendedLifetime(tensor.storage) {
+      bytes.copyMemory(
+        from: UnsafeRawBufferPointer(start: tensor.baseAddress + offset, count: bytes.count))
+    }
+  }
 
   /// A weight of a shape and of type float32 or bfloat16.
   ///

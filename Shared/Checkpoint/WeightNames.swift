@@ -186,10 +186,13 @@ public enum WeightNames {
     }
   }
 
+  static let languageEmbeddingName = "language_model.model.embed_tokens.weight"
+  static let languageHeadName = "language_model.lm_head.weight"
+
   /// [V, D]
   public static func languageEmbedding(_ configuration: ModelConfiguration) -> Weight {
     Weight(
-      "language_model.model.embed_tokens.weight",
+      languageEmbeddingName,
       [configuration.language.vocabularySize, configuration.language.hiddenSize])
   }
 
@@ -202,7 +205,7 @@ public enum WeightNames {
   public static func languageHead(_ configuration: ModelConfiguration) -> Weight {
     if configuration.language.tiesEmbeddings { return languageEmbedding(configuration) }
     return Weight(
-      "language_model.lm_head.weight",
+      languageHeadName,
       [configuration.language.vocabularySize, configuration.language.hiddenSize])
   }
 }
