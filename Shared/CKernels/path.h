@@ -20,6 +20,7 @@
 #include "attention.h"
 #include "philox.h"
 #include "gradients.h"
+#include "quantised.h"
 
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
@@ -51,4 +52,6 @@ const ck_kernels CK_TABLE = {
     .adamw = adamw,
     .sum_of_squares = sum_of_squares,
     .dropout = dropout,
+    .quantise_rows = quantise_rows,
+    .quantised_product = quantised_product,
 };

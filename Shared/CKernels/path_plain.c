@@ -4,4 +4,5 @@
 #define CK_WIDTH 4
 #define CK_TILE_ROWS 3
 #define CK_TILE_OUTPUTS 2
+#define CK_QUANTISED_ROWS 4
 #include "path.h"

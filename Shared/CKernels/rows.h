@@ -49,13 +49,15 @@ static void layer_norm(
   }
 }
 
-static void gelu(float *x, size_t count) {
+CK_INLINE v16 gelu16(v16 v) {
   const v16 zero = splat(0);
-  for (size_t i = 0; i < count; i += 16) {
-    v16 v = load(x + i, count - i);
-    v16 lower = lower_normal16(select16(v < zero, -v, v));
-    store(x + i, v * select16(v < zero, lower, splat(1) - lower), count - i);
-  }
+  const v16 lower = lower_normal16(select16(v < zero, -v, v));
+  return v * select16(v < zero, lower, splat(1) - lower);
+}
+
+static void gelu(float *x, size_t count) {
+  for (size_t i = 0; i < count; i += 16)
+    store(x + i, gelu16(load(x + i, count - i)), count - i);
 }
 
 static void silu_multiply(const float *gate, const float *up, size_t count, float *y) {

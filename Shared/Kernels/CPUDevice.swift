@@ -23,7 +23,7 @@ public final class CPUDevice: Device, @unchecked Sendable {
     self.kernels = kernels
   }
 
-  /// The instruction set in use: `avx512`, `avx2` or `plain`.
+  /// The instruction set in use: `avx512-vnni`, `avx512`, `avx2-vnni`, `avx2` or `plain`.
   public var instructionSet: String { String(cString: kernels.name) }
 
   public func linear(_ x: Tensor, _ products: [LinearProduct]) throws {

@@ -18,6 +18,16 @@ typedef struct {
   float step_size;
 } ck_adamw;
 
+/// What becomes of a product p.
+typedef enum {
+  /// y = p
+  CK_STORE,
+  /// y = p · Φ(p)
+  CK_GELU,
+  /// y ← y + scale · p, or y + p without a scale.
+  CK_ADD,
+} ck_finish;
+
 /// Hot loops over float32 rows, one table of them for each instruction set.
 ///
 /// Every path gives the same bits. A sum always runs over sixteen lanes, element i falling to
@@ -153,6 +163,26 @@ typedef struct {
   void (*_Nonnull dropout)(
       const float *_Nonnull x, size_t count, uint64_t seed, uint64_t stream, uint64_t first,
       float probability, float factor, float *_Nonnull y);
+
+  // Products with quantised weights, [16] outputs a panel, as `PackedMatrix` lays them out. Each
+  // is one chain over blocks of 32 along the depth: acc = fma(Σ w · x8, scale · d, acc), the sum
+  // of whole numbers exact, acc from 0.
+
+  /// Rounds rows `first` ..< first + count of `rows` to blocks of 32 numbers of −127…127 and a
+  /// step between them, d = max|x| / 127: x8 = x · (127 / max|x|), rounded to nearest, ties to
+  /// even. A block below 2⁻¹⁰⁰ counts as zero; the step of one with an infinity or NaN is NaN.
+  /// `depth` is a multiple of 32; all rows take rows · depth / 32 · 11 words.
+  void (*_Nonnull quantise_rows)(
+      const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
+      size_t count, int32_t *_Nonnull quantised);
+
+  /// y[r][n] = finish(Σ_k x[r][k] · weight[n][k] (+ bias[n])) for rows quantised together, and
+  /// panels of 4-bit weights if `four`, else of 8-bit ones.
+  void (*_Nonnull quantised_product)(
+      const int32_t *_Nonnull quantised, size_t rows, size_t depth,
+      const uint8_t *_Nonnull panels, size_t panelBytes, bool four, size_t outputs,
+      const float *_Nullable bias, ck_finish finish, const float *_Nullable scale,
+      float *_Nonnull y, size_t yStride);
 } ck_kernels;
 
 /// Philox4x32-10: four words of counter (element, stream), low words first, under key `seed`.
@@ -161,7 +191,7 @@ void ck_philox(uint64_t seed, uint64_t stream, uint64_t element, uint32_t *_Nonn
 /// The first word's upper 24 bits as a number in [0, 1).
 float ck_uniform(uint64_t seed, uint64_t stream, uint64_t element);
 
-typedef enum { CK_PLAIN, CK_AVX2, CK_AVX512 } ck_path;
+typedef enum { CK_PLAIN, CK_AVX2, CK_AVX2_VNNI, CK_AVX512, CK_AVX512_VNNI } ck_path;
 
 /// The table of a path, or null where this processor cannot run it.
 const ck_kernels *_Nullable ck_kernels_for(ck_path path);

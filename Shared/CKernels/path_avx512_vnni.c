@@ -1,0 +1,17 @@
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+// 6 × 4 sums, four weights and one x, of thirty-two registers.
+#define CK_TABLE ck_avx512_vnni
+#define CK_NAME "avx512-vnni"
+#define CK_WIDTH 16
+#define CK_TILE_ROWS 6
+#define CK_TILE_OUTPUTS 4
+#define CK_QUANTISED_ROWS 8
+#define CK_DOT_PRODUCTS _mm512_dpbusd_epi32
+#pragma clang attribute push( \
+    __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni"))), \
+    apply_to = function)
+#include "path.h"
+#pragma clang attribute pop
+#endif
