@@ -53,7 +53,7 @@ CK_INLINE lane_ints widen_zeros(const uint8_t *zeros, size_t part) {
 #endif
 }
 
-#if CK_DOT_PRODUCTS
+#ifdef CK_DOT_PRODUCTS
 
 /// sums + the products of four unsigned bytes by four signed ones in each lane.
 CK_INLINE lane_ints add_products(lane_ints sums, lane_ints weights, int32_t word) {
