@@ -7,7 +7,8 @@ import Synchronization
 #endif
 
 /// A folder that appears under its name complete or not at all: filled beside its place under
-/// another name, then renamed. Without ``commit(replacing:)`` nothing of it remains.
+/// another name, then renamed. Without ``commit(replacing:)`` nothing of it remains, unless it is
+/// to be gone on with.
 final class AtomicFolder: Sendable {
   private enum State: UInt8, AtomicRepresentable {
     case open, committing, committed, abandoned
@@ -16,23 +17,28 @@ final class AtomicFolder: Sendable {
   /// Where its files are written.
   let path: String
   let destination: String
+  private let isKept: Bool
   private let lock: FolderLock
   private let state = Atomic(State.open)
 
   /// A folder that is filled at `path`, whose parent exists. What is there is removed, unless
   /// somebody is writing it.
   ///
+  /// - Parameter isKept: what is there stays, also without ``commit(replacing:)``.
   /// - Throws: ``CheckpointError/beingWritten(folder:)``, and what making a folder throws.
-  init(_ destination: String, filledAt path: String) throws {
+  init(_ destination: String, filledAt path: String, isKept: Bool = false) throws {
     try makeFolder(path)
     guard let lock = FolderLock(path) else { throw CheckpointError.beingWritten(folder: path) }
     self.path = path
     self.destination = destination
+    self.isKept = isKept
     self.lock = lock
-    for entry in folderEntries(path) {
-      let entry = "\(path)/\(entry)"
-      if unlink(entry) != 0 { removeFolder(entry) }
-    }
+    if isKept { return }
+    for entry in folderEntries(path) { AtomicFolder.remove("\(path)/\(entry)") }
+  }
+
+  private static func remove(_ path: String) {
+    if unlink(path) != 0 { removeFolder(path) }
   }
 
   /// A folder of any name that does not exist yet, or is empty. Removes what writers before left
@@ -47,17 +53,40 @@ final class AtomicFolder: Sendable {
     let name = destination.split(separator: "/").last.map { String($0) } ?? destination
     AtomicFolder.removeUnfinished(name, in: parent)
     let path = "\(parent)/.\(name).\(getpid()).tmp"
-    if fileExists(destination) {
-      // Whether it may be replaced shows before the work: it may be where a disk is mounted.
-      let probe = "\(path).probe"
-      try makeFolder(probe)
-      guard rename(probe, destination) == 0 else {
-        let code = errno
-        rmdir(probe)
-        throw AtomicFolder.failure(destination, code)
-      }
-    }
+    try AtomicFolder.requireReplaceable(destination, probe: "\(path).probe")
     try self.init(destination, filledAt: path)
+  }
+
+  /// A folder of any name that does not exist yet, or is empty, filled at a path that its name
+  /// alone decides, where what a writer before left is still there.
+  ///
+  /// - Throws: what ``init(new:)`` throws.
+  convenience init(resuming destination: String) throws {
+    let destination = withoutTrailingSlashes(destination)
+    let parent = parentFolder(of: destination)
+    try makeFolders(parent)
+    let name = destination.split(separator: "/").last.map { String($0) } ?? destination
+    let path = "\(parent)/.\(name).unfinished"
+    try AtomicFolder.requireReplaceable(destination, probe: "\(path).\(getpid()).probe")
+    try self.init(destination, filledAt: path, isKept: true)
+  }
+
+  /// Whether a folder may be replaced shows before the work: it may be where a disk is mounted.
+  private static func requireReplaceable(_ destination: String, probe: String) throws {
+    guard fileExists(destination) else { return }
+    try makeFolder(probe)
+    guard rename(probe, destination) == 0 else {
+      let code = errno
+      rmdir(probe)
+      throw AtomicFolder.failure(destination, code)
+    }
+  }
+
+  /// Removes what is there, but for some files.
+  func clear(keeping files: Set<String>) {
+    for entry in folderEntries(path) where !files.contains(entry) {
+      AtomicFolder.remove("\(path)/\(entry)")
+    }
   }
 
   deinit { abandon() }
@@ -67,7 +96,8 @@ final class AtomicFolder: Sendable {
   /// - Parameter replacing: whether a folder of the name that is not empty goes. At no time is
   ///   there none of the name, where the file system can exchange two.
   /// - Throws: ``CheckpointError/folderInUse(folder:file:)``,
-  ///   ``CheckpointError/unwritable(file:reason:)``; then nothing of the folder remains.
+  ///   ``CheckpointError/unwritable(file:reason:)``; then nothing of the folder remains, unless it
+  ///   is kept.
   func commit(replacing: Bool) throws {
     guard
       state.compareExchange(
@@ -88,17 +118,17 @@ final class AtomicFolder: Sendable {
       state.store(.committed, ordering: .relaxed)
     } catch {
       state.store(.abandoned, ordering: .relaxed)
-      removeFolder(path)
+      if !isKept { removeFolder(path) }
       throw error
     }
   }
 
-  /// Removes the folder, if it is still open. Whoever makes another at the same path need not
+  /// Removes the folder, if it is still open and not to be kept. Whoever makes another at the same path need not
   /// fear this one.
   func abandon() {
     if state.compareExchange(
       expected: .open, desired: .abandoned, ordering: .relaxed
-    ).exchanged {
+    ).exchanged, !isKept {
       removeFolder(path)
     }
   }

@@ -46,6 +46,9 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
   /// Somebody needs the weight as floats.
   case packedWeight(file: String, tensor: String, layout: String)
   case quantisedModel(folder: String, purpose: String)
+  /// A weight has a value that no block can hold.
+  case unquantisable(file: String, tensor: String, row: Int, column: Int, value: String)
+  case noRoomForModel(folder: String, needed: Int, free: Int)
 
   // The tensors of a model folder.
   case noWeights(folder: String)
@@ -172,6 +175,16 @@ public enum CheckpointError: Error, Equatable, CustomStringConvertible {
       """
       \(folder) holds a quantised model, which \(purpose); use the folder of the model that it \
       was quantised from
+      """
+    case .unquantisable(let file, let tensor, let row, let column, let value):
+      """
+      \(file): \(quoted(tensor)) has \(value) in row \(row), column \(column), which cannot be \
+      quantised; the checkpoint is damaged, or its training failed
+      """
+    case .noRoomForModel(let folder, let needed, let free):
+      """
+      \(folder): \(needed) bytes are still to be written there, and \(free) are free; free space \
+      and run the command again, which keeps the files that are finished
       """
     case .noWeights(let folder):
       """

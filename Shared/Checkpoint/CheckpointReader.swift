@@ -226,6 +226,9 @@ public final class CheckpointReader: Sendable {
   /// The file that an index, or a single file's header, gives for a tensor, within the folder.
   func fileName(of name: String) -> String? { shardNames[name] }
 
+  /// The file of a tensor that is there.
+  func path(of name: String) -> String { "\(folder)/\(shardNames[name] ?? "")" }
+
   /// The map from names to shards.
   private static func readIndex(
     _ path: String, suffix: String

@@ -57,6 +57,8 @@ public func removeFolder(_ path: String) {
   rmdir(path)
 }
 
+func removeFile(_ path: String) { unlink(path) }
+
 /// A rename is on disk when its folder is.
 func flushFolder(_ path: String) {
   let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)

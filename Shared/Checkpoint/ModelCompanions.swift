@@ -7,6 +7,7 @@ enum ModelCompanions {
   /// What says something of the weights' files, or of a run that the folder came from.
   private static let ownFiles: Set<String> = [
     "config.json", CheckpointManifest.fileName, TrainerState.fileName, TrainerState.runFileName,
+    ResumableFolder.journalName,
   ]
 
   /// Names of the files that come along, whatever they hold.
