@@ -140,12 +140,12 @@ CK_INLINE void quantised_tile(
     }
     lane_ints sums[CK_QUANTISED_ROWS][LANE_PARTS];
     if (four)
-      q4_block(values, zeros, tile, rows, sums);
+      q4_block(values, scales, zeros, tile, rows, sums);
     else
       q8_block(values, tile, rows, sums);
 #pragma unroll
     for (size_t p = 0; p < LANE_PARTS; p++) {
-      const lane_floats scale = widen_scales(scales + 2 * CK_WIDTH * p);
+      const lane_floats scale = widen_scales(scales, p, four);
 #pragma unroll
       for (size_t r = 0; r < rows; r++) {
         float step;

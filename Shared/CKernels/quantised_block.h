@@ -3,7 +3,8 @@
 // after inlining.
 //
 // A byte of q8 stands for byte − 128: products are taken with the byte, unsigned as processors
-// want one of two factors to be, and the row's word of −128 · Σx is added. Likewise q4 and −z · Σx.
+// want one of two factors to be, and the row's word of −128 · Σx is added. A half byte of q4 stands
+// for 16 · half − zero: likewise, with −zero · Σx.
 
 #if CK_WIDTH == 16
 typedef __m512i lane_bytes;
@@ -19,17 +20,22 @@ CK_INLINE lane_ints load_ints(const uint8_t *p) {
   return v;
 }
 
+typedef uint16_t lane_words __attribute__((ext_vector_type(CK_WIDTH)));
+
+CK_INLINE lane_words load_words(const uint8_t *p) {
+  lane_words v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
 /// float16 to float32, exactly.
-CK_INLINE lane_floats widen_scales(const uint8_t *p) {
+CK_INLINE lane_floats widen_float16(lane_words halves) {
 #if CK_WIDTH == 16
-  return (lane_floats)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+  return (lane_floats)_mm512_cvtph_ps((__m256i)halves);
 #elif CK_WIDTH == 8
-  return (lane_floats)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
+  return (lane_floats)_mm256_cvtph_ps((__m128i)halves);
 #else
-  typedef uint16_t halves __attribute__((ext_vector_type(CK_WIDTH)));
-  halves bits16;
-  memcpy(&bits16, p, sizeof bits16);
-  const lane_ints bits = __builtin_convertvector(bits16, lane_ints);
+  const lane_ints bits = __builtin_convertvector(halves, lane_ints);
   // With the exponent in its place the number is 2⁻¹¹² times itself, subnormal or not.
   const lane_floats magnitude = (lane_floats)((bits & 0x7fff) << 13) * 0x1p112f;
   const lane_ints highest = (bits & 0x7c00) == 0x7c00;
@@ -37,19 +43,27 @@ CK_INLINE lane_floats widen_scales(const uint8_t *p) {
 #endif
 }
 
-/// The zeros of one part of a panel.
-CK_INLINE lane_ints widen_zeros(const uint8_t *zeros, size_t part) {
+/// The factors of one part's whole numbers; of q4's words the upper twelve bits are the scale.
+CK_INLINE lane_floats widen_scales(const uint8_t *scales, size_t part, bool four) {
+  const lane_words halves = load_words(scales + 2 * CK_WIDTH * part);
+  return four ? widen_float16(halves & (uint16_t)0xfff0) * 0.0625f
+              : widen_float16(halves);
+}
+
+/// The zeros of one part of a panel: their lower four bits stand by the scales.
+CK_INLINE lane_ints widen_zeros(const uint8_t *zeros, const uint8_t *scales, size_t part) {
+  const lane_ints lower =
+      __builtin_convertvector(load_words(scales + 2 * CK_WIDTH * part), lane_ints) & 15;
 #if CK_WIDTH == 16
-  (void)part;
   const __m128i bytes = _mm_loadl_epi64((const __m128i *)zeros);
-  const __m128i both = _mm_unpacklo_epi64(bytes, _mm_srli_epi64(bytes, 4));
-  return (lane_ints)_mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8(15)));
+  const __m128i both = _mm_unpacklo_epi64(_mm_slli_epi64(bytes, 4), bytes);
+  return (lane_ints)_mm512_cvtepu8_epi32(_mm_and_si128(both, _mm_set1_epi8((char)0xf0))) | lower;
 #else
   typedef uint8_t bytes __attribute__((ext_vector_type(CK_WIDTH)));
   bytes found;
   memcpy(&found, zeros + part % (8 / CK_WIDTH) * CK_WIDTH, sizeof found);
-  const lane_ints zero = __builtin_convertvector(found, lane_ints);
-  return part < 8 / CK_WIDTH ? zero & 15 : zero >> 4;
+  const lane_ints upper = __builtin_convertvector(found, lane_ints);
+  return ((part < 8 / CK_WIDTH ? upper << 4 : upper) & 0xf0) | lower;
 #endif
 }
 
@@ -80,11 +94,12 @@ CK_INLINE void q8_block(
 }
 
 CK_INLINE void q4_block(
-    const uint8_t *values, const uint8_t *zeros, const int32_t *tile, size_t rows,
+    const uint8_t *values, const uint8_t *scales, const uint8_t *zeros, const int32_t *tile,
+    size_t rows,
     lane_ints sums[CK_QUANTISED_ROWS][LANE_PARTS]) {
 #pragma unroll
   for (size_t p = 0; p < LANE_PARTS; p++) {
-    const lane_bytes zero = (lane_bytes)widen_zeros(zeros, p);
+    const lane_bytes zero = (lane_bytes)widen_zeros(zeros, scales, p);
     // Both factors fit in the lower sixteen bits, and the zeros' upper ones are 0.
 #pragma unroll
     for (size_t r = 0; r < rows; r++)
@@ -95,7 +110,7 @@ CK_INLINE void q4_block(
 #pragma unroll
     for (size_t p = 0; p < LANE_PARTS; p++) {
       const lane_ints pairs = load_ints(values + 64 * g + 4 * CK_WIDTH * p);
-      const lane_ints low = pairs & 0x0f0f0f0f, high = (pairs >> 4) & 0x0f0f0f0f;
+      const lane_ints mask = (int32_t)0xf0f0f0f0, low = (pairs << 4) & mask, high = pairs & mask;
 #pragma unroll
       for (size_t r = 0; r < rows; r++)
         sums[r][p] = add_products(sums[r][p], low, tile[g * rows + r]);
@@ -146,7 +161,8 @@ CK_INLINE void q8_block(
 }
 
 CK_INLINE void q4_block(
-    const uint8_t *values, const uint8_t *zeros, const int32_t *tile, size_t rows,
+    const uint8_t *values, const uint8_t *scales, const uint8_t *zeros, const int32_t *tile,
+    size_t rows,
     lane_ints sums[CK_QUANTISED_ROWS][LANE_PARTS]) {
 #pragma unroll
   for (size_t p = 0; p < LANE_PARTS; p++) {
@@ -163,10 +179,10 @@ CK_INLINE void q4_block(
         halves[r] = add_halves(halves[r], high, tile[(g + 4) * rows + r]);
       }
     }
-    const lane_bytes zero = (lane_bytes)widen_zeros(zeros, p);
+    const lane_bytes zero = (lane_bytes)widen_zeros(zeros, scales, p);
 #pragma unroll
     for (size_t r = 0; r < rows; r++)
-      sums[r][p] = add_neighbours(halves[r], 1) +
+      sums[r][p] = add_neighbours(halves[r], 16) +
                    (lane_ints)CK_LANES(madd_epi16)(zero, (lane_bytes)(lane_ints)tile[9 * rows + r]);
   }
 }
@@ -208,12 +224,13 @@ CK_INLINE void q8_block(
 }
 
 CK_INLINE void q4_block(
-    const uint8_t *values, const uint8_t *zeros, const int32_t *tile, size_t rows,
+    const uint8_t *values, const uint8_t *scales, const uint8_t *zeros, const int32_t *tile,
+    size_t rows,
     lane_ints sums[CK_QUANTISED_ROWS][LANE_PARTS]) {
 #pragma clang loop unroll(disable)
   for (size_t p = 0; p < LANE_PARTS; p++) {
-    const lane_ints zero = widen_zeros(zeros, p);
-    for (size_t r = 0; r < rows; r++) sums[r][p] = zero * tile[9 * rows + r];
+    const lane_ints zero = widen_zeros(zeros, scales, p);
+    for (size_t r = 0; r < rows; r++) sums[r][p] = 0;
 #pragma clang loop unroll(disable)
     for (size_t g = 0; g < 4; g++) {
       const lane_ints pairs = load_ints(values + 64 * g + 4 * CK_WIDTH * p);
@@ -224,6 +241,8 @@ CK_INLINE void q4_block(
         sums[r][p] = add_products(sums[r][p], high, tile[(g + 4) * rows + r]);
       }
     }
+    for (size_t r = 0; r < rows; r++)
+      sums[r][p] = sums[r][p] * 16 + zero * tile[9 * rows + r];
   }
 }
 
