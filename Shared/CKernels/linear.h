@@ -1,46 +1,14 @@
 // Products of rows by a transposed matrix: dot products of sixteen lanes.
 
-typedef float part __attribute__((ext_vector_type(CK_WIDTH)));
-typedef uint32_t part_bits __attribute__((ext_vector_type(CK_WIDTH)));
-typedef uint16_t part_halves __attribute__((ext_vector_type(CK_WIDTH)));
-
-enum { PARTS = 16 / CK_WIDTH, TILE_ROWS = CK_TILE_ROWS, TILE_OUTPUTS = CK_TILE_OUTPUTS };
-
-CK_INLINE part load_float(const float *p) {
-  part v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
-CK_INLINE void store_float(float *p, part v) { memcpy(p, &v, sizeof v); }
-
-/// bfloat16 is the upper half of a float32.
-CK_INLINE part widen_halves(const uint16_t *p) {
-  part_halves halves;
-  memcpy(&halves, p, sizeof halves);
-  return (part)(__builtin_convertvector(halves, part_bits) << 16);
-}
-
-CK_INLINE float widen_half(uint16_t half) {
-  uint32_t bits = (uint32_t)half << 16;
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
+enum { TILE_ROWS = CK_TILE_ROWS, TILE_OUTPUTS = CK_TILE_OUTPUTS };
 
 CK_INLINE part load_weight(const void *weight, size_t index, bool bfloat16) {
-  return bfloat16 ? widen_halves((const uint16_t *)weight + index)
-                  : load_float((const float *)weight + index);
+  return bfloat16 ? widen_part((const uint16_t *)weight + index)
+                  : load_part((const float *)weight + index);
 }
 
 CK_INLINE float weight_at(const void *weight, size_t index, bool bfloat16) {
   return bfloat16 ? widen_half(((const uint16_t *)weight)[index]) : ((const float *)weight)[index];
-}
-
-CK_INLINE void widen(const uint16_t *x, size_t count, float *y) {
-  size_t i = 0;
-  for (; i + CK_WIDTH <= count; i += CK_WIDTH) store_float(y + i, widen_halves(x + i));
-  for (; i < count; i++) y[i] = widen_half(x[i]);
 }
 
 CK_INLINE v16 join(const part *parts) {
@@ -102,7 +70,7 @@ CK_INLINE void product_tile(
         weights[n] = load_weight(weight, n * depth + k + p * CK_WIDTH, bfloat16);
 #pragma unroll
       for (size_t r = 0; r < rows; r++) {
-        part factor = load_float(x + r * xStride + k + p * CK_WIDTH);
+        part factor = load_part(x + r * xStride + k + p * CK_WIDTH);
 #pragma unroll
         for (size_t n = 0; n < outputs; n++)
           sums[r][n][p] = __builtin_elementwise_fma(factor, weights[n], sums[r][n][p]);
@@ -122,7 +90,7 @@ CK_INLINE void product_tile(
 #pragma unroll
         for (size_t p = 0; p < PARTS; p++)
           sums[r][n][p] = __builtin_elementwise_fma(
-              load_float(factors + p * CK_WIDTH), load_float(lanes[n] + p * CK_WIDTH),
+              load_part(factors + p * CK_WIDTH), load_part(lanes[n] + p * CK_WIDTH),
               sums[r][n][p]);
     }
   }
@@ -166,7 +134,7 @@ CK_INLINE void product_group(
   }
 }
 
-CK_INLINE void product(
+CK_INLINE void dot_products(
     const float *x, size_t xStride, size_t rows, const void *weight, bool bfloat16, size_t depth,
     size_t outputs, const float *bias, float *y, size_t yStride) {
   const char *weights = weight;
@@ -185,13 +153,13 @@ CK_INLINE void product(
 static __attribute__((noinline)) void product_of_floats(
     const float *x, size_t xStride, size_t rows, const void *weight, size_t depth, size_t outputs,
     const float *bias, float *y, size_t yStride) {
-  product(x, xStride, rows, weight, false, depth, outputs, bias, y, yStride);
+  dot_products(x, xStride, rows, weight, false, depth, outputs, bias, y, yStride);
 }
 
 static __attribute__((noinline)) void product_of_halves(
     const float *x, size_t xStride, size_t rows, const void *weight, size_t depth, size_t outputs,
     const float *bias, float *y, size_t yStride) {
-  product(x, xStride, rows, weight, true, depth, outputs, bias, y, yStride);
+  dot_products(x, xStride, rows, weight, true, depth, outputs, bias, y, yStride);
 }
 
 static void linear(

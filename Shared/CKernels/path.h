@@ -15,8 +15,10 @@
 
 #include "lanes.h"
 #include "exponential.h"
+#include "parts.h"
 #include "linear.h"
 #include "rows.h"
+#include "product.h"
 #include "attention.h"
 #include "philox.h"
 #include "gradients.h"
@@ -25,6 +27,12 @@
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
     .linear = linear,
+    .strip_rows = PRODUCT_ROWS,
+    .pack_strips = pack_strips,
+    .pack_column_strips = pack_column_strips,
+    .pack_panel = pack_panel,
+    .product_scratch = product_scratch,
+    .product = product,
     .widen = widen,
     .add_bias = add_bias,
     .rms_norm = rms_norm,

@@ -5,6 +5,8 @@
 #define CK_TABLE ck_avx2
 #define CK_NAME "avx2"
 #define CK_WIDTH 8
+#define CK_PRODUCT_ROWS 6
+#define CK_PRODUCT_PANELS 1
 #define CK_TILE_ROWS 3
 #define CK_TILE_OUTPUTS 2
 #define CK_QUANTISED_ROWS 4

@@ -5,6 +5,8 @@
 #define CK_TABLE ck_avx512_vnni
 #define CK_NAME "avx512-vnni"
 #define CK_WIDTH 16
+#define CK_PRODUCT_ROWS 14
+#define CK_PRODUCT_PANELS 2
 #define CK_TILE_ROWS 6
 #define CK_TILE_OUTPUTS 4
 #define CK_QUANTISED_ROWS 8

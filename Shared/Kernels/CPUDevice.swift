@@ -8,6 +8,8 @@ public final class CPUDevice: Device, @unchecked Sendable {
   /// Immutable and static, which is why the class may cross threads.
   let kernels: ck_kernels
   let workspace = Workspace()
+  /// Holds inputs of products in the order of kernels.
+  let inputs = Workspace()
 
   /// - Parameters:
   ///   - threads: threads that compute, the caller among them; at least 1.

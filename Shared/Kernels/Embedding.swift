@@ -7,21 +7,21 @@ import Tensors
   import Musl
 #endif
 
-/// y [T, D]: rows of a table [V, D], float32 or bfloat16.
+/// y [T, D]: rows of a table [V, D].
 enum Embedding {
   static func forward(
     _ ids: [Int32], table: LinearWeight, into y: Tensor, on device: CPUDevice
   ) throws {
-    guard case .rows(let table) = table else {
-      preconditionFailure("no kernel for packed tables")
+    if case .rows(let table) = table {
+      try table.require(.float32, .bfloat16, what: "the embedding table")
     }
-    try table.require(.float32, .bfloat16, what: "the embedding table")
-    guard table.shape.count == 2 else {
+    let shape = table.shape
+    guard shape.count == 2 else {
       throw TensorError.shapeMismatch(
-        what: "the embedding table", expected: [table.shape.first ?? 0, table.count],
-        found: table.shape)
+        what: "the embedding table", expected: [shape.first ?? 0, shape.reduce(1, *)],
+        found: shape)
     }
-    let (rows, width) = (table.shape[0], table.shape[1])
+    let (rows, width) = (shape[0], shape[1])
     try y.require(.float32, what: "embedded tokens")
     try y.require(shape: [ids.count, width], "embedded tokens")
     for id in ids where id < 0 || Int(id) >= rows {
@@ -32,13 +32,42 @@ enum Embedding {
     withExtendedLifetime((table.storage, y.storage)) {
       for (row, id) in ids.enumerated() {
         let into = y.floatBase + row * width
-        let from = table.baseAddress + Int(id) * width * table.scalarType.byteCount
-        if table.scalarType == .bfloat16 {
-          device.kernels.widen(from.assumingMemoryBound(to: UInt16.self), width, into)
-        } else {
-          memcpy(into, from, width * MemoryLayout<Float>.size)
+        switch table {
+        case .rows(let table): read(Int(id), of: table, width: width, into: into, on: device)
+        case .panels(let table): read(Int(id), of: table, into: into)
         }
       }
+    }
+  }
+
+  private static func read(
+    _ row: Int, of table: Tensor, width: Int, into: UnsafeMutablePointer<Float>,
+    on device: CPUDevice
+  ) {
+    let from = table.baseAddress + row * width * table.scalarType.byteCount
+    if table.scalarType == .bfloat16 {
+      device.kernels.widen(from.assumingMemoryBound(to: UInt16.self), width, into)
+    } else {
+      memcpy(into, from, width * MemoryLayout<Float>.size)
+    }
+  }
+
+  private static func read(
+    _ row: Int, of table: PackedMatrix, into: UnsafeMutablePointer<Float>
+  ) {
+    let (panel, lane) = row.quotientAndRemainder(dividingBy: PackedMatrix.panelOutputs)
+    let base = table.panels.baseAddress + panel * table.panelBytes
+    switch table.format {
+    case .float32:
+      let from = base.assumingMemoryBound(to: Float.self) + lane
+      for k in 0..<table.depth { into[k] = from[k &* PackedMatrix.panelOutputs] }
+    case .bfloat16:
+      let from = base.assumingMemoryBound(to: UInt16.self) + lane
+      for k in 0..<table.depth {
+        into[k] = Float(bitPattern: UInt32(from[k &* PackedMatrix.panelOutputs]) << 16)
+      }
+    case .q8, .q4:
+      preconditionFailure("no kernel for quantised tables")
     }
   }
 

@@ -1,9 +1,8 @@
 import CKernels
-import COpenBLAS
 import Tensors
 
-/// Gradients of y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N], by OpenBLAS in blocks whose size
-/// depends on the shapes alone, so that the sums do not depend on the number of threads.
+/// Gradients of y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N]: products again, summed as
+/// ``Linear``'s are. A sum that is added to something is added as a whole.
 enum LinearGradient {
   /// dX [T, K] = dY [T, N] · weight [N, K], or +=. The weight may be bfloat16.
   static func input(
@@ -20,37 +19,12 @@ enum LinearGradient {
     let rows = dY.shape[0]
     try dX.require(.float32, what: "the gradient of a linear layer's input")
     try dX.require(shape: [rows, depth], "the gradient of a linear layer's input")
-    guard outputs > 0 else { return adding ? () : try device.clear(dX) }
+    guard outputs > 0, dX.count > 0 else { return adding ? () : try device.clear(dX) }
 
-    OpenBLAS.useOneThread()
-    let blocks = Blocks(rows: rows, columns: depth)
-    let halves = weight.scalarType == .bfloat16
-    let (from, into, weights) = (dY.floatBase, dX.floatBase, weight.baseAddress)
-    device.pool.parallel(blocks.count) { tile, scratch in
-      let (top, first) = (blocks.rows(tile), blocks.columns(tile))
-      // Outputs are taken in panels, so that widened weights stay in the cache.
-      for panel in stride(from: 0, to: outputs, by: panelOutputs) {
-        let count = min(panelOutputs, outputs - panel)
-        var block = weights.assumingMemoryBound(to: Float.self) + panel * depth + first.lowerBound
-        var line = depth
-        if halves {
-          let narrow = weights.assumingMemoryBound(to: UInt16.self)
-          let widened = scratch.floats(count * first.count)
-          for output in 0..<count {
-            device.kernels.widen(
-              narrow + (panel + output) * depth + first.lowerBound, first.count,
-              widened + output * first.count)
-          }
-          (block, line) = (widened, first.count)
-        }
-        cblas_sgemm(
-          CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(top.count), Int32(first.count),
-          Int32(count), 1, from + top.lowerBound * outputs + panel, Int32(outputs), block,
-          Int32(line), adding || panel > 0 ? 1 : 0,
-          into + top.lowerBound * depth + first.lowerBound,
-          Int32(depth))
-      }
-    }
+    multiply(
+      UnsafeRawPointer(weight.baseAddress), bfloat16: weight.scalarType == .bfloat16,
+      rows: rows, depth: outputs, adding: adding, into: dX, on: device
+    ) { $0.compute(dY.floatBase, stride: outputs, on: device) }
     withExtendedLifetime((dY, weight, dX)) {}
   }
 
@@ -68,56 +42,28 @@ enum LinearGradient {
     guard rows > 0 else { return }
 
     if let dBias { device.addRows(of: dY, to: dBias) }
-    guard let dWeight else { return }
-    OpenBLAS.useOneThread()
-    let blocks = Blocks(rows: outputs, columns: depth)
-    let (inputs, from, into) = (x.floatBase, dY.floatBase, dWeight.floatBase)
-    device.pool.parallel(blocks.count) { tile, _ in
-      let (top, first) = (blocks.rows(tile), blocks.columns(tile))
-      cblas_sgemm(
-        CblasRowMajor, CblasTrans, CblasNoTrans, Int32(top.count), Int32(first.count),
-        Int32(rows), 1, from + top.lowerBound, Int32(outputs), inputs + first.lowerBound,
-        Int32(depth), 1, into + top.lowerBound * depth + first.lowerBound, Int32(depth))
-    }
+    guard let dWeight, dWeight.count > 0 else { return }
+    multiply(
+      UnsafeRawPointer(x.baseAddress), bfloat16: false, rows: outputs, depth: rows, adding: true,
+      into: dWeight, on: device
+    ) { $0.compute(transposeOf: dY.floatBase, stride: outputs, on: device) }
     withExtendedLifetime((x, dY, dWeight)) {}
   }
 
-  private static let panelOutputs = 1024
-
-  /// A cut of a result into blocks: large ones pack little, yet a small result gives every thread
-  /// some.
-  private struct Blocks {
-    private let rowCount: Int
-    private let columnCount: Int
-    private let height: Int
-    private let width: Int
-    private let across: Int
-
-    init(rows: Int, columns: Int) {
-      var (height, width) = (512, 512)
-      func count() -> Int {
-        ((rows + height - 1) / height) * ((columns + width - 1) / width)
-      }
-      while count() < 16, height > 64 || width > 64 {
-        if height >= width { height /= 2 } else { width /= 2 }
-      }
-      rowCount = rows
-      columnCount = columns
-      self.height = height
-      self.width = width
-      across = (columns + width - 1) / width
-    }
-
-    var count: Int { (rowCount + height - 1) / height * across }
-
-    func rows(_ block: Int) -> Range<Int> {
-      let first = block / across * height
-      return first..<min(first + height, rowCount)
-    }
-
-    func columns(_ block: Int) -> Range<Int> {
-      let first = block % across * width
-      return first..<min(first + width, columnCount)
+  /// result [rows, columns] = or += an input [rows, depth] times `columns` [depth, columns].
+  private static func multiply(
+    _ columns: UnsafeRawPointer, bfloat16: Bool, rows: Int, depth: Int, adding: Bool,
+    into result: Tensor, on device: CPUDevice, _ compute: (ProductTiles) -> Void
+  ) {
+    let width = result.shape[1]
+    let none = ck_vector(nil)
+    let product = ck_product(
+      weight: columns, bfloat16: bfloat16, layout: CK_COLUMNS, stride: width, depth: depth,
+      outputs: width, bias: none, scale: none, finish: adding ? CK_ADD : CK_STORE,
+      y: result.floatBase, y_stride: width)
+    withUnsafePointer(to: product) { product in
+      compute(
+        ProductTiles(UnsafeBufferPointer(start: product, count: 1), rows: rows, on: device))
     }
   }
 }

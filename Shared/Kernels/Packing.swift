@@ -1,4 +1,11 @@
+import CKernels
 import Tensors
+
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
 
 /// Weights [N, K] in panels of sixteen outputs.
 enum Packing {
@@ -16,24 +23,16 @@ enum Packing {
       throw TensorError.invalidShape(weight.shape)
     }
     let width = PackedMatrix.panelOutputs
-    let panels = Tensor(zeros: .uint8, [PackedMatrix.panelCount(outputs), panelBytes])
+    let rowBytes = depth * weight.scalarType.byteCount
+    let panels = Tensor(
+      uninitialized: .uint8, [PackedMatrix.panelCount(outputs), panelBytes])
     let (from, into) = (weight.baseAddress, panels.baseAddress)
-    device.pool.parallel(panels.shape[0]) { panel, _ in
+    device.parallel(tiles: panels.shape[0], cost: width * depth) { panel, _ in
       let base = into + panel * panelBytes
-      for j in 0..<min(width, outputs - panel * width) {
-        let row = (panel * width + j) * depth
-        if format == .float32 {
-          let (source, target) = (
-            from.assumingMemoryBound(to: UInt32.self), base.assumingMemoryBound(to: UInt32.self)
-          )
-          for k in 0..<depth { target[k &* width &+ j] = source[row &+ k] }
-        } else {
-          let (source, target) = (
-            from.assumingMemoryBound(to: UInt16.self), base.assumingMemoryBound(to: UInt16.self)
-          )
-          for k in 0..<depth { target[k &* width &+ j] = source[row &+ k] }
-        }
-      }
+      device.kernels.pack_panel(
+        from + panel * width * rowBytes, format == .bfloat16, depth,
+        min(width, outputs - panel * width), base)
+      memset(base + width * rowBytes, 0, panelBytes - width * rowBytes)
     }
     withExtendedLifetime(weight) {}
     return try PackedMatrix(format, outputs: outputs, depth: depth, panels: panels)

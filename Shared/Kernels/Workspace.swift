@@ -11,6 +11,19 @@ final class Workspace: Sendable {
 
   /// Calls `body` with `count` floats of any content, which must not escape it.
   func withFloats<Result>(_ count: Int, _ body: (Tensor) throws -> Result) rethrows -> Result {
+    try withRoom(for: count) { try body($0.rows(0..<count)) }
+  }
+
+  /// The same, by their address, which is a multiple of 64.
+  func withMemory<Result>(
+    _ count: Int, _ body: (UnsafeMutablePointer<Float>) throws -> Result
+  ) rethrows -> Result {
+    try withRoom(for: count) { try body($0.floatBase) }
+  }
+
+  private func withRoom<Result>(
+    for count: Int, _ body: (Tensor) throws -> Result
+  ) rethrows -> Result {
     var whole = kept.withLock { kept in
       defer { kept = nil }
       return kept
@@ -18,6 +31,6 @@ final class Workspace: Sendable {
     if whole.map({ $0.count < count }) == true { whole = nil }
     let room = whole ?? Tensor(uninitialized: .float32, [count])
     defer { kept.withLock { $0 = room } }
-    return try body(room.rows(0..<count))
+    return try body(room)
   }
 }

@@ -31,6 +31,145 @@ import Testing
   }
 
   @Test(
+    "every sum is a chain in blocks of 256 inputs, whatever the weight's order in memory",
+    arguments: [
+      (1, 1, 1), (1, 513, 40), (2, 255, 17), (3, 256, 15), (4, 257, 16), (5, 300, 5),
+      (6, 512, 33), (7, 16, 1), (8, 1025, 18), (13, 15, 50), (14, 513, 64), (15, 17, 31),
+      (16, 1, 16), (17, 258, 2), (29, 8, 130), (257, 20, 24), (345, 257, 48), (1025, 5, 3),
+      (3, 0, 4),
+    ])
+  func definition(rows: Int, depth: Int, outputs: Int) throws {
+    for type in [ScalarType.float32, .bfloat16] {
+      var random = SeededRandom(UInt64(rows + 3 * depth + 7 * outputs))
+      let x = random.tensor([rows, depth])
+      let weight = random.tensor([outputs, depth], type)
+      let bias = random.tensor([outputs], type)
+      let expected = Self.definition(x, weight, bias)
+      for device in TestDevices.all {
+        let packed = try device.pack(weight)
+        #expect(packed.format == (type == .float32 ? .float32 : .bfloat16))
+        for weight in [LinearWeight.rows(weight), .panels(packed)] {
+          let y = Tensor([Float](repeating: .nan, count: rows * outputs), [rows, outputs])
+          try device.linear(x, [LinearProduct(weight, bias: bias, into: y)])
+          #expect(y.hasSameBits(as: expected), "\(device.instructionSet), \(type)")
+        }
+      }
+    }
+  }
+
+  private static func definition(_ x: Tensor, _ weight: Tensor, _ bias: Tensor) -> Tensor {
+    let (rows, depth, outputs) = (x.shape[0], x.shape[1], weight.shape[0])
+    let (inputs, weights) = (x.floats, weight.doubles.map { Float($0) })
+    let biases = bias.doubles.map { Float($0) }
+    var sums: [Float] = []
+    for row in 0..<rows {
+      for output in 0..<outputs {
+        var sum: Float?
+        for first in stride(from: 0, to: depth, by: 256) {
+          var chain: Float = 0
+          for k in first..<min(first + 256, depth) {
+            chain = chain.addingProduct(inputs[row * depth + k], weights[output * depth + k])
+          }
+          sum = sum.map { $0 + chain } ?? chain
+        }
+        sums.append((sum ?? 0) + biases[output])
+      }
+    }
+    return Tensor(sums, [rows, outputs])
+  }
+
+  @Test("a finish gives the bits of the operation after the product", arguments: [1, 3, 15, 70])
+  func finishes(rows: Int) throws {
+    var random = SeededRandom(11)
+    let (depth, outputs) = (300, 37)
+    let x = random.tensor([rows, depth])
+    let before = random.tensor([rows, outputs])
+    for type in [ScalarType.float32, .bfloat16] {
+      let weight = random.tensor([outputs, depth], type)
+      for bias in [nil, random.tensor([outputs]), random.tensor([outputs], .bfloat16)] {
+        for device in TestDevices.all {
+          let product = Tensor(zeros: .float32, before.shape)
+          try device.linear(x, weight: weight, bias: bias, into: product)
+          func expect(
+            _ finish: LinearProduct.Finish, _ operation: (Tensor) throws -> Tensor
+          ) throws {
+            let expected = try operation(Tensor(product.floats, product.shape))
+            for weight in [LinearWeight.rows(weight), .panels(try device.pack(weight))] {
+              let y = Tensor(before.floats, before.shape)
+              try device.linear(x, [LinearProduct(weight, bias: bias, finish: finish, into: y)])
+              #expect(y.hasSameBits(as: expected), "\(finish), \(device.instructionSet)")
+            }
+          }
+          try expect(.store) { $0 }
+          try expect(.gelu) {
+            try device.gelu($0)
+            return $0
+          }
+          for scale in [nil, random.tensor([outputs]), random.tensor([outputs], .bfloat16)] {
+            try expect(.add(scale: scale)) {
+              let y = Tensor(before.floats, before.shape)
+              try device.addScaled($0, scale: scale, to: y)
+              return y
+            }
+          }
+        }
+      }
+    }
+  }
+
+  @Test("products of one input have the same bits together as alone", arguments: [1, 4, 16, 97])
+  func together(rows: Int) throws {
+    var random = SeededRandom(13)
+    let x = random.tensor([rows, 270])
+    let weights = [(64, ScalarType.bfloat16), (5, .float32), (0, .float32), (133, .bfloat16)].map {
+      random.tensor([$0.0, 270], $0.1)
+    }
+    for device in TestDevices.all {
+      func results() -> [Tensor] {
+        weights.map {
+          Tensor([Float](repeating: 3, count: rows * $0.shape[0]), [rows, $0.shape[0]])
+        }
+      }
+      let finishes: [LinearProduct.Finish] = [.store, .gelu, .store, .add(scale: nil)]
+      for packing in [false, true] {
+        let (alone, together) = (results(), results())
+        func product(_ index: Int, into y: Tensor) throws -> LinearProduct {
+          let weight = weights[index]
+          return LinearProduct(
+            packing && index > 0 ? .panels(try device.pack(weight)) : .rows(weight),
+            finish: finishes[index], into: y)
+        }
+        for index in weights.indices {
+          try device.linear(x, [product(index, into: alone[index])])
+        }
+        try device.linear(x, weights.indices.map { try product($0, into: together[$0]) })
+        for (a, b) in zip(alone, together) { #expect(a.hasSameBits(as: b)) }
+      }
+      try device.linear(x, [])
+    }
+  }
+
+  @Test("what is not a number stays in its row and output", arguments: [1, 3, 40])
+  func notNumbers(rows: Int) throws {
+    var random = SeededRandom(17)
+    let x = random.tensor([rows, 40])
+    let weight = random.tensor([21, 40])
+    x[rows - 1].withElements(of: Float.self) { $0[39] = .infinity }
+    weight[20].withElements(of: Float.self) { $0[0] = .nan }
+    for device in TestDevices.all {
+      for weight in [LinearWeight.rows(weight), .panels(try device.pack(weight))] {
+        let y = Tensor(zeros: .float32, [rows, 21])
+        try device.linear(x, [LinearProduct(weight, into: y)])
+        for (index, value) in y.floats.enumerated() {
+          let (row, output) = index.quotientAndRemainder(dividingBy: 21)
+          #expect(value.isNaN == (output == 20))
+          if output < 20 { #expect(value.isFinite == (row < rows - 1)) }
+        }
+      }
+    }
+  }
+
+  @Test(
     "an independent row has the same bits alone, in any batch and at any place in it",
     arguments: [ScalarType.float32, .bfloat16], [(530, 70), (64, 5), (1030, 131), (7, 9)])
   func batchInvariance(type: ScalarType, shape: (Int, Int)) throws {
@@ -65,9 +204,12 @@ import Testing
     for rows in [0, 1, 20] {
       let bias = Tensor([1, -2], [2])
       let y = Tensor([Float](repeating: 9, count: rows * 2), [rows, 2])
+      let weight = Tensor(zeros: .float32, [2, 0])
+      let x = Tensor(zeros: .float32, [rows, 0])
+      try device.linear(x, weight: weight, bias: bias, into: y)
+      #expect(y.floats == (0..<rows).flatMap { _ in [1, -2] as [Float] })
       try device.linear(
-        Tensor(zeros: .float32, [rows, 0]), weight: Tensor(zeros: .float32, [2, 0]), bias: bias,
-        into: y)
+        x, [LinearProduct(.panels(try device.pack(weight)), bias: bias, into: y)])
       #expect(y.floats == (0..<rows).flatMap { _ in [1, -2] as [Float] })
     }
     try device.linear(
@@ -81,14 +223,19 @@ import Testing
   @Test("writes nothing outside its rows of a larger tensor")
   func bounds() throws {
     var random = SeededRandom(5)
-    for rows in [3, 20] {
+    for rows in [1, 3, 20] {
       for device in TestDevices.all {
-        let y = Tensor([Float](repeating: 7, count: (rows + 2) * 67), [rows + 2, 67])
-        try device.linear(
-          random.tensor([rows, 31]), weight: random.tensor([67, 31], .bfloat16), bias: nil,
-          into: y.rows(1..<rows + 1))
-        #expect(y.rows(0..<1).floats.allSatisfy { $0 == 7 })
-        #expect(y.rows(rows + 1..<rows + 2).floats.allSatisfy { $0 == 7 })
+        for finish in [LinearProduct.Finish.store, .gelu, .add(scale: nil)] {
+          let weight = random.tensor([67, 31], .bfloat16)
+          for weight in [LinearWeight.rows(weight), .panels(try device.pack(weight))] {
+            let y = Tensor([Float](repeating: 7, count: (rows + 2) * 67), [rows + 2, 67])
+            try device.linear(
+              random.tensor([rows, 31]),
+              [LinearProduct(weight, finish: finish, into: y.rows(1..<rows + 1))])
+            #expect(y.rows(0..<1).floats.allSatisfy { $0 == 7 })
+            #expect(y.rows(rows + 1..<rows + 2).floats.allSatisfy { $0 == 7 })
+          }
+        }
       }
     }
   }

@@ -18,6 +18,25 @@ typedef struct {
   float step_size;
 } ck_adamw;
 
+/// Inputs whose products make one chain of a sum.
+enum { CK_DEPTH_BLOCK = 256 };
+
+/// A vector of parameters, or none.
+typedef struct {
+  const void *_Nullable elements;
+  bool bfloat16;
+} ck_vector;
+
+/// How a weight lies in memory; element (n, k) weighs input k for output n.
+typedef enum {
+  /// [outputs][stride], k in a row.
+  CK_ROWS,
+  /// [depth][stride], n in a row.
+  CK_COLUMNS,
+  /// [⌈outputs / 16⌉] panels of `stride` bytes, each [depth][16].
+  CK_PANELS,
+} ck_layout;
+
 /// What becomes of a product p.
 typedef enum {
   /// y = p
@@ -28,9 +47,23 @@ typedef enum {
   CK_ADD,
 } ck_finish;
 
+/// A weight, float32 or bfloat16, and where its products go.
+typedef struct {
+  const void *_Nonnull weight;
+  bool bfloat16;
+  ck_layout layout;
+  size_t stride;
+  size_t depth, outputs;
+  ck_vector bias, scale;
+  ck_finish finish;
+  float *_Nonnull y;
+  size_t y_stride;
+} ck_product;
+
 /// Hot loops over float32 rows, one table of them for each instruction set.
 ///
-/// Every path gives the same bits. A sum always runs over sixteen lanes, element i falling to
+/// Every path gives the same bits. A sum of products by a matrix is that of `product`; any other
+/// always runs over sixteen lanes, element i falling to
 /// lane i mod 16, each lane adding in order of i (products by fused multiply-add), the lanes
 /// added at the end by one fixed tree: l + (l + 8), l + (l + 4), l + (l + 2), l + (l + 1).
 /// Sixteen lanes are one AVX-512 register, two of AVX2, four of NEON. Nothing here depends on
@@ -48,6 +81,40 @@ typedef struct {
       const float *_Nonnull x, size_t xStride, size_t rows, const void *_Nonnull weight,
       bool bfloat16, size_t depth, size_t outputs, const float *_Nullable bias,
       float *_Nonnull y, size_t yStride);
+
+  /// Rows of a strip: an input is packed into strips of so many rows, the last one less, each
+  /// holding blocks of CK_DEPTH_BLOCK inputs, [rows of the strip][CK_DEPTH_BLOCK], the last one
+  /// incomplete. A single row is a strip as it is. All strips together hold
+  /// rows · ⌈depth / CK_DEPTH_BLOCK⌉ · CK_DEPTH_BLOCK floats.
+  size_t strip_rows;
+
+  /// Packs rows first ..< first + count of x [rows, depth].
+  void (*_Nonnull pack_strips)(
+      const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
+      size_t count, float *_Nonnull strips);
+
+  /// The same of the transpose: row r is column r of x [depth, rows].
+  void (*_Nonnull pack_column_strips)(
+      const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
+      size_t count, float *_Nonnull strips);
+
+  /// panel [depth][16]: `outputs` (16 at most) rows of weight [outputs, depth], zeros behind.
+  void (*_Nonnull pack_panel)(
+      const void *_Nonnull weight, bool bfloat16, size_t depth, size_t outputs,
+      void *_Nonnull panel);
+
+  /// Floats of scratch that `product` needs for so many rows and panels.
+  size_t (*_Nonnull product_scratch)(size_t rows, size_t panels);
+
+  /// Rows first_row ..< first_row + rows of an input in strips times panels first_panel ..<
+  /// first_panel + panels of a weight. The rows are whole strips.
+  ///
+  /// Every sum runs over blocks of CK_DEPTH_BLOCK inputs; in a block it is one chain of fused
+  /// multiply-adds in order, from 0; the blocks' sums are added in order; then the bias.
+  void (*_Nonnull product)(
+      const float *_Nonnull strips, size_t first_row, size_t rows,
+      const ck_product *_Nonnull product, size_t first_panel, size_t panels,
+      float *_Nonnull scratch);
 
   /// y[i] = the bfloat16 x[i], exactly.
   void (*_Nonnull widen)(const uint16_t *_Nonnull x, size_t count, float *_Nonnull y);

@@ -1,0 +1,491 @@
+// Products of rows by a transposed matrix: panels of sixteen outputs.
+//
+// A register tile holds the sums of some rows and one or two panels over a block of the depth:
+// for each k, the panels' sixteen weights times a row's input spread over all lanes. So every
+// sum is one chain in order of k, however the tile is cut.
+
+enum {
+  PRODUCT_ROWS = CK_PRODUCT_ROWS,
+  PRODUCT_PANELS = CK_PRODUCT_PANELS,
+  /// Rows that leave registers for two panels.
+  PAIR_ROWS = PRODUCT_ROWS * PRODUCT_PANELS / 2,
+  /// Sums of a tile.
+  TILE_SUMS = PRODUCT_ROWS * PRODUCT_PANELS * 16,
+  DEPTH_BLOCK = CK_DEPTH_BLOCK,
+  /// Bytes between weights in use and those asked for.
+  STREAM_AHEAD = 2048,
+  /// Floats of a panel's block.
+  PANEL_BLOCK = DEPTH_BLOCK * 16,
+};
+
+// ---- The register tile ------------------------------------------------------------------------
+
+/// sums [rows][panels][16] = or += the products of a block of the depth. x is [rows][DEPTH_BLOCK],
+/// weights [depth][16], the second panel `apart` bytes behind the first. Rows, panels, the type
+/// and `streaming` are constants after inlining. Streaming weights come from memory once: the
+/// lines `ahead` bytes further on are asked for.
+CK_INLINE void multiply(
+    const float *x, size_t rows, const char *weights, size_t apart, size_t panels, bool bfloat16,
+    size_t depth, bool first, bool streaming, float *sums) {
+  const size_t line = bfloat16 ? 32 : 64;
+  part tile[PRODUCT_ROWS][2][PARTS];
+#pragma unroll
+  for (size_t r = 0; r < rows; r++)
+#pragma unroll
+    for (size_t n = 0; n < panels; n++)
+#pragma unroll
+      for (size_t p = 0; p < PARTS; p++) tile[r][n][p] = (part)0.0f;
+
+#define CK_STEP(k)                                                                           \
+  do {                                                                                       \
+    part w[2][PARTS];                                                                        \
+    _Pragma("unroll") for (size_t n = 0; n < panels; n++)                                    \
+        _Pragma("unroll") for (size_t p = 0; p < PARTS; p++) {                               \
+      const char *from = weights + n * apart + (k) * line + p * (line / PARTS);              \
+      w[n][p] = bfloat16 ? widen_part((const uint16_t *)from) : load_part((const float *)from); \
+    }                                                                                        \
+    _Pragma("unroll") for (size_t r = 0; r < rows; r++) {                                    \
+      part factor = (part)x[r * DEPTH_BLOCK + (k)];                                          \
+      _Pragma("unroll") for (size_t n = 0; n < panels; n++)                                  \
+          _Pragma("unroll") for (size_t p = 0; p < PARTS; p++)                               \
+              tile[r][n][p] = __builtin_elementwise_fma(factor, w[n][p], tile[r][n][p]);     \
+    }                                                                                        \
+  } while (0)
+
+  for (; depth >= 4; depth -= 4) {
+    if (streaming) {
+#pragma unroll
+      for (size_t n = 0; n < panels; n++)
+#pragma unroll
+        for (size_t i = 0; i < 4 * line; i += 64)
+          __builtin_prefetch(weights + n * apart + STREAM_AHEAD + i, 0, 3);
+    }
+    CK_STEP(0);
+    CK_STEP(1);
+    CK_STEP(2);
+    CK_STEP(3);
+    weights += 4 * line;
+    x += 4;
+  }
+  for (; depth > 0; depth--) {
+    CK_STEP(0);
+    weights += line;
+    x += 1;
+  }
+#undef CK_STEP
+
+#pragma unroll
+  for (size_t r = 0; r < rows; r++)
+#pragma unroll
+    for (size_t n = 0; n < panels; n++)
+#pragma unroll
+      for (size_t p = 0; p < PARTS; p++) {
+        float *into = sums + (r * panels + n) * 16 + p * CK_WIDTH;
+        store_part(into, first ? tile[r][n][p] : load_part(into) + tile[r][n][p]);
+      }
+}
+
+typedef void tile_kernel(
+    const float *x, const char *weights, size_t apart, size_t depth, bool first, float *sums);
+
+#define CK_TILE(name, rows, panels, bfloat16, streaming)                                       \
+  static __attribute__((noinline)) void name##_##rows##_##panels(                              \
+      const float *x, const char *weights, size_t apart, size_t depth, bool first,             \
+      float *sums) {                                                                           \
+    multiply(x, rows, weights, apart, panels, bfloat16, depth, first, streaming, sums);        \
+  }
+#define CK_TILES(rows, panels)                  \
+  CK_TILE(block, rows, panels, false, false)    \
+  CK_TILE(floats, rows, panels, false, true)    \
+  CK_TILE(halves, rows, panels, true, true)
+#define CK_NAMES(rows, panels) \
+  { block_##rows##_##panels, floats_##rows##_##panels, halves_##rows##_##panels }
+
+CK_TILES(1, 1)
+CK_TILES(2, 1)
+CK_TILES(1, 2)
+#if CK_PRODUCT_ROWS >= 6
+CK_TILES(3, 1)
+CK_TILES(4, 1)
+CK_TILES(5, 1)
+CK_TILES(6, 1)
+CK_TILES(2, 2)
+CK_TILES(3, 2)
+#endif
+#if CK_PRODUCT_ROWS >= 14
+CK_TILES(7, 1)
+CK_TILES(8, 1)
+CK_TILES(9, 1)
+CK_TILES(10, 1)
+CK_TILES(11, 1)
+CK_TILES(12, 1)
+CK_TILES(13, 1)
+CK_TILES(14, 1)
+CK_TILES(4, 2)
+CK_TILES(5, 2)
+CK_TILES(6, 2)
+CK_TILES(7, 2)
+CK_TILES(8, 2)
+CK_TILES(9, 2)
+CK_TILES(10, 2)
+CK_TILES(11, 2)
+CK_TILES(12, 2)
+CK_TILES(13, 2)
+CK_TILES(14, 2)
+#endif
+
+enum { WEIGHTS_IN_CACHE, WEIGHTS_FLOATS, WEIGHTS_HALVES };
+
+static tile_kernel *const tile_kernels[2][PRODUCT_ROWS][3] = {
+    {
+        CK_NAMES(1, 1), CK_NAMES(2, 1),
+#if CK_PRODUCT_ROWS >= 6
+        CK_NAMES(3, 1), CK_NAMES(4, 1), CK_NAMES(5, 1), CK_NAMES(6, 1),
+#endif
+#if CK_PRODUCT_ROWS >= 14
+        CK_NAMES(7, 1), CK_NAMES(8, 1), CK_NAMES(9, 1), CK_NAMES(10, 1), CK_NAMES(11, 1),
+        CK_NAMES(12, 1), CK_NAMES(13, 1), CK_NAMES(14, 1),
+#endif
+    },
+    {
+        CK_NAMES(1, 2),
+#if CK_PRODUCT_ROWS >= 6
+        CK_NAMES(2, 2), CK_NAMES(3, 2),
+#endif
+#if CK_PRODUCT_ROWS >= 14
+        CK_NAMES(4, 2), CK_NAMES(5, 2), CK_NAMES(6, 2), CK_NAMES(7, 2), CK_NAMES(8, 2),
+        CK_NAMES(9, 2), CK_NAMES(10, 2), CK_NAMES(11, 2), CK_NAMES(12, 2), CK_NAMES(13, 2),
+        CK_NAMES(14, 2),
+#endif
+    },
+};
+#undef CK_TILE
+#undef CK_TILES
+#undef CK_NAMES
+
+// ---- Transposing ------------------------------------------------------------------------------
+
+typedef uint16_t h8 __attribute__((ext_vector_type(8)));
+
+CK_INLINE v8 load8(const float *p) {
+  v8 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+CK_INLINE h8 load8_halves(const uint16_t *p) {
+  h8 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+
+CK_INLINE void transpose8(v8 m[8]) {
+  v8 t[8], u[8];
+#pragma unroll
+  for (size_t i = 0; i < 8; i += 2) {
+    t[i] = __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    t[i + 1] = __builtin_shufflevector(m[i], m[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+#pragma unroll
+  for (size_t i = 0; i < 8; i += 4) {
+#pragma unroll
+    for (size_t j = 0; j < 2; j++) {
+      u[i + 2 * j] = __builtin_shufflevector(t[i + j], t[i + 2 + j], 0, 1, 8, 9, 4, 5, 12, 13);
+      u[i + 2 * j + 1] =
+          __builtin_shufflevector(t[i + j], t[i + 2 + j], 2, 3, 10, 11, 6, 7, 14, 15);
+    }
+  }
+#pragma unroll
+  for (size_t i = 0; i < 4; i++) {
+    m[i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    m[i + 4] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+CK_INLINE void transpose8_halves(h8 m[8]) {
+  h8 t[8], u[8];
+#pragma unroll
+  for (size_t i = 0; i < 8; i += 2) {
+    t[i] = __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 2, 10, 3, 11);
+    t[i + 1] = __builtin_shufflevector(m[i], m[i + 1], 4, 12, 5, 13, 6, 14, 7, 15);
+  }
+#pragma unroll
+  for (size_t i = 0; i < 8; i += 4) {
+#pragma unroll
+    for (size_t j = 0; j < 2; j++) {
+      u[i + 2 * j] = __builtin_shufflevector(t[i + j], t[i + 2 + j], 0, 1, 8, 9, 2, 3, 10, 11);
+      u[i + 2 * j + 1] =
+          __builtin_shufflevector(t[i + j], t[i + 2 + j], 4, 5, 12, 13, 6, 7, 14, 15);
+    }
+  }
+#pragma unroll
+  for (size_t i = 0; i < 4; i++) {
+    m[2 * i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    m[2 * i + 1] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+/// into [depth][16]: `outputs` rows of x, column by column, zeros behind the last.
+static void panel_of_floats(
+    const float *x, size_t stride, size_t outputs, size_t depth, float *into) {
+  size_t k = 0;
+  for (; k + 8 <= depth; k += 8) {
+    for (size_t half = 0; half < 16; half += 8) {
+      v8 m[8];
+      if (__builtin_expect(outputs >= half + 8, 1)) {
+#pragma unroll
+        for (size_t j = 0; j < 8; j++) m[j] = load8(x + (half + j) * stride + k);
+      } else {
+        for (size_t j = 0; j < 8; j++)
+          m[j] = half + j < outputs ? load8(x + (half + j) * stride + k) : (v8)0.0f;
+      }
+      transpose8(m);
+#pragma unroll
+      for (size_t i = 0; i < 8; i++) memcpy(into + (k + i) * 16 + half, &m[i], sizeof m[i]);
+    }
+  }
+  for (; k < depth; k++)
+    for (size_t j = 0; j < 16; j++) into[k * 16 + j] = j < outputs ? x[j * stride + k] : 0;
+}
+
+/// The same of bfloat16, written as they are or as floats.
+CK_INLINE void panel_of_halves(
+    const uint16_t *x, size_t stride, size_t outputs, size_t depth, uint16_t *halves,
+    float *floats) {
+  size_t k = 0;
+  for (; k + 8 <= depth; k += 8) {
+    for (size_t half = 0; half < 16; half += 8) {
+      h8 m[8];
+      if (__builtin_expect(outputs >= half + 8, 1)) {
+#pragma unroll
+        for (size_t j = 0; j < 8; j++) m[j] = load8_halves(x + (half + j) * stride + k);
+      } else {
+        for (size_t j = 0; j < 8; j++)
+          m[j] = half + j < outputs ? load8_halves(x + (half + j) * stride + k) : (h8)(uint16_t)0;
+      }
+      transpose8_halves(m);
+#pragma unroll
+      for (size_t i = 0; i < 8; i++) {
+        const size_t place = (k + i) * 16 + half;
+        if (floats) {
+          typedef uint32_t u8x32 __attribute__((ext_vector_type(8)));
+          v8 wide = (v8)(__builtin_convertvector(m[i], u8x32) << 16);
+          memcpy(floats + place, &wide, sizeof wide);
+        } else {
+          memcpy(halves + place, &m[i], sizeof m[i]);
+        }
+      }
+    }
+  }
+  for (; k < depth; k++)
+    for (size_t j = 0; j < 16; j++) {
+      const uint16_t value = j < outputs ? x[j * stride + k] : 0;
+      if (floats)
+        floats[k * 16 + j] = widen_half(value);
+      else
+        halves[k * 16 + j] = value;
+    }
+}
+
+static void pack_panel(
+    const void *weight, bool bfloat16, size_t depth, size_t outputs, void *panel) {
+  if (bfloat16)
+    panel_of_halves(weight, depth, outputs, depth, panel, NULL);
+  else
+    panel_of_floats(weight, depth, outputs, depth, panel);
+}
+
+/// into [depth][16]: sixteen columns of x from `depth` rows, zeros behind the last.
+static void panel_of_columns(
+    const void *x, bool bfloat16, size_t stride, size_t outputs, size_t depth, float *into) {
+  for (size_t k = 0; k < depth; k++, into += 16) {
+    if (bfloat16) {
+      const uint16_t *from = (const uint16_t *)x + k * stride;
+      if (__builtin_expect(outputs >= 16, 1)) {
+#pragma unroll
+        for (size_t p = 0; p < PARTS; p++)
+          store_part(into + p * CK_WIDTH, widen_part(from + p * CK_WIDTH));
+      } else {
+        for (size_t j = 0; j < 16; j++) into[j] = j < outputs ? widen_half(from[j]) : 0;
+      }
+    } else {
+      const float *from = (const float *)x + k * stride;
+      if (__builtin_expect(outputs >= 16, 1))
+        memcpy(into, from, 64);
+      else
+        for (size_t j = 0; j < 16; j++) into[j] = j < outputs ? from[j] : 0;
+    }
+  }
+}
+
+// ---- Strips -----------------------------------------------------------------------------------
+
+/// A strip is PRODUCT_ROWS rows of an input, the last one less; it holds blocks of the depth one
+/// after the other, each [rows][DEPTH_BLOCK].
+CK_INLINE size_t strip_depth(size_t depth) {
+  return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK * DEPTH_BLOCK;
+}
+
+static void pack_strips(
+    const float *x, size_t stride, size_t rows, size_t depth, size_t first_row, size_t count,
+    float *strips) {
+  for (size_t row = first_row; row < first_row + count; row++) {
+    const size_t top = row / PRODUCT_ROWS * PRODUCT_ROWS;
+    const size_t height = rows - top < PRODUCT_ROWS ? rows - top : PRODUCT_ROWS;
+    float *strip = strips + top * strip_depth(depth) + (row - top) * DEPTH_BLOCK;
+    for (size_t k = 0; k < depth; k += DEPTH_BLOCK)
+      memcpy(
+          strip + k * height, x + row * stride + k,
+          (depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK) * sizeof(float));
+  }
+}
+
+/// Strips of the transpose: row r is column r of x [depth][stride].
+static void pack_column_strips(
+    const float *x, size_t stride, size_t rows, size_t depth, size_t first_row, size_t count,
+    float *strips) {
+  const size_t end = first_row + count;
+  for (size_t block = 0; block < depth; block += DEPTH_BLOCK) {
+    const size_t last = depth - block < DEPTH_BLOCK ? depth : block + DEPTH_BLOCK;
+    for (size_t row = first_row; row < end; row += 8) {
+      const size_t taken = end - row < 8 ? end - row : 8;
+      float *into[8];
+      for (size_t i = 0; i < taken; i++) {
+        const size_t top = (row + i) / PRODUCT_ROWS * PRODUCT_ROWS;
+        const size_t height = rows - top < PRODUCT_ROWS ? rows - top : PRODUCT_ROWS;
+        into[i] = strips + top * strip_depth(depth) + block * height +
+                  (row + i - top) * DEPTH_BLOCK - block;
+      }
+      size_t k = block;
+      if (__builtin_expect(taken == 8, 1)) {
+        for (; k + 8 <= last; k += 8) {
+          v8 m[8];
+#pragma unroll
+          for (size_t i = 0; i < 8; i++) m[i] = load8(x + (k + i) * stride + row);
+          transpose8(m);
+#pragma unroll
+          for (size_t i = 0; i < 8; i++) memcpy(into[i] + k, &m[i], sizeof m[i]);
+        }
+      }
+      for (; k < last; k++)
+        for (size_t i = 0; i < taken; i++) into[i][k] = x[k * stride + row + i];
+    }
+  }
+}
+
+// ---- The product ------------------------------------------------------------------------------
+
+CK_INLINE v16 vector_block(ck_vector vector, size_t first, size_t left) {
+  if (!vector.bfloat16) return load((const float *)vector.elements + first, left);
+  float lanes[16] = {0};
+  const uint16_t *from = (const uint16_t *)vector.elements + first;
+  for (size_t i = 0; i < (left < 16 ? left : 16); i++) lanes[i] = widen_half(from[i]);
+  return load16(lanes);
+}
+
+/// Takes a tile's sums [rows][panels][16] to where they belong.
+static void finish_tile(
+    const ck_product *product, const float *sums, size_t first_row, size_t rows,
+    size_t first_panel, size_t panels) {
+  for (size_t n = 0; n < panels; n++) {
+    const size_t first = (first_panel + n) * 16, left = product->outputs - first;
+    v16 bias = splat(0), scale = splat(0);
+    if (product->bias.elements) bias = vector_block(product->bias, first, left);
+    if (product->scale.elements) scale = vector_block(product->scale, first, left);
+    for (size_t r = 0; r < rows; r++) {
+      float *y = product->y + (first_row + r) * product->y_stride + first;
+      v16 v = load16(sums + (r * panels + n) * 16);
+      if (product->bias.elements) v += bias;
+      switch (product->finish) {
+        case CK_STORE:
+          break;
+        case CK_GELU:
+          v = gelu16(v);
+          break;
+        case CK_ADD:
+          // As two operations: the sum rounds what the product has rounded.
+          if (product->scale.elements) v = scale * v;
+          v = load(y, left) + v;
+          break;
+      }
+      store(y, v, left);
+    }
+  }
+}
+
+/// Floats of a panel's block, of weights that are not.
+CK_INLINE void expand_panel(
+    const ck_product *product, size_t panel, size_t first, size_t depth, float *into) {
+  const char *weight = product->weight;
+  const size_t width = product->bfloat16 ? 2 : 4, output = panel * 16;
+  const size_t outputs = product->outputs - output < 16 ? product->outputs - output : 16;
+  switch (product->layout) {
+    case CK_ROWS:
+      weight += (output * product->stride + first) * width;
+      if (product->bfloat16)
+        panel_of_halves((const uint16_t *)weight, product->stride, outputs, depth, NULL, into);
+      else
+        panel_of_floats((const float *)weight, product->stride, outputs, depth, into);
+      break;
+    case CK_COLUMNS:
+      weight += (first * product->stride + output) * width;
+      panel_of_columns(weight, product->bfloat16, product->stride, outputs, depth, into);
+      break;
+    case CK_PANELS:
+      widen(
+          (const uint16_t *)(weight + panel * product->stride) + first * 16, depth * 16, into);
+      break;
+  }
+}
+
+static size_t product_scratch(size_t rows, size_t panels) {
+  const size_t strips = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
+  const size_t tiles = strips > 1 ? strips * panels : 1;
+  return 2 * PANEL_BLOCK + tiles * TILE_SUMS;
+}
+
+static void product(
+    const float *strips, size_t first_row, size_t rows, const ck_product *product,
+    size_t first_panel, size_t panels, float *scratch) {
+  const size_t depth = product->depth, padded = strip_depth(depth);
+  const size_t strip_count = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
+  const size_t blocks = depth > 0 ? padded / DEPTH_BLOCK : 1;
+  const size_t step = rows <= PAIR_ROWS ? 2 : PRODUCT_PANELS;
+  const size_t groups = (panels + step - 1) / step;
+  const bool streaming = strip_count == 1;
+  float *expanded = scratch, *sums = scratch + 2 * PANEL_BLOCK;
+
+  // Weights that one strip meets are read on; those that many meet are kept a block at a time.
+  for (size_t pass = 0; pass < blocks * groups; pass++) {
+    const size_t block = streaming ? pass % blocks : pass / groups;
+    const size_t group = streaming ? pass / blocks : pass % groups;
+    const size_t first = block * DEPTH_BLOCK;
+    const size_t taken = depth - first < DEPTH_BLOCK ? depth - first : DEPTH_BLOCK;
+    const size_t panel = first_panel + group * step;
+    const size_t width = panels - group * step < step ? panels - group * step : step;
+
+    const char *weights = (const char *)expanded;
+    size_t apart = PANEL_BLOCK * sizeof(float);
+    int kind = WEIGHTS_IN_CACHE;
+    if (product->layout == CK_PANELS && (!product->bfloat16 || streaming)) {
+      weights = (const char *)product->weight + panel * product->stride +
+                first * (product->bfloat16 ? 32 : 64);
+      apart = product->stride;
+      kind = product->bfloat16 ? WEIGHTS_HALVES : WEIGHTS_FLOATS;
+    } else {
+      for (size_t n = 0; n < width; n++)
+        expand_panel(product, panel + n, first, taken, expanded + n * PANEL_BLOCK);
+    }
+    for (size_t strip = 0; strip < strip_count; strip++) {
+      const size_t top = strip * PRODUCT_ROWS;
+      const size_t height = rows - top < PRODUCT_ROWS ? rows - top : PRODUCT_ROWS;
+      float *tile = sums + (streaming ? 0 : (group * strip_count + strip) * TILE_SUMS);
+      tile_kernels[width - 1][height - 1][kind](
+          strips + (first_row + top) * padded + first * height, weights, apart, taken,
+          block == 0, tile);
+      if (block + 1 == blocks)
+        finish_tile(product, tile, first_row + top, height, panel, width);
+      if (kind == WEIGHTS_FLOATS && !streaming) kind = WEIGHTS_IN_CACHE;
+    }
+  }
+}

@@ -1,0 +1,118 @@
+import CKernels
+import Tensors
+
+/// Products of one input, cut into tiles for the thread pool: bands of rows by groups of panels.
+///
+/// Where the cuts fall shows in the time alone: a sum is the same in any tile.
+struct ProductTiles {
+  private let products: UnsafeBufferPointer<ck_product>
+  private let rows: Int
+  private let depth: Int
+  private let bandRows: Int
+  private let bands: Int
+  private let groupPanels: Int
+  private let groups: Int
+
+  /// - Parameter products: of the same depth, each with some outputs; they outlive the tiles.
+  init(_ products: UnsafeBufferPointer<ck_product>, rows: Int, on device: CPUDevice) {
+    self.products = products
+    self.rows = rows
+    depth = products.first?.depth ?? 0
+    let stripRows = device.kernels.strip_rows
+    let strips = (rows + stripRows - 1) / stripRows
+    let mostStrips = max(1, ProductTiles.bandRows / stripRows)
+    let bands = max(1, (strips + mostStrips - 1) / mostStrips)
+    bandRows = (strips + bands - 1) / bands * stripRows
+    self.bands = (rows + bandRows - 1) / bandRows
+
+    let threads = device.pool.threadCount
+    var groupPanels = ProductTiles.groupPanels
+    if strips == 1 {
+      // Weights pass once, at the speed of memory: long runs, yet a share for every thread.
+      let bytes = products.reduce(0) { $0 + ProductTiles.panels($1) * ProductTiles.panelBytes($1) }
+      let panels = products.reduce(0) { $0 + ProductTiles.panels($1) }
+      let run = min(max(bytes / (8 * threads), 65_536), 524_288)
+      groupPanels = max(1, run / max(bytes / max(panels, 1), 1) / 2) * 2
+    } else {
+      while groupPanels > 2,
+        self.bands * ProductTiles.groups(products, groupPanels) < 6 * threads
+      {
+        groupPanels /= 2
+      }
+    }
+    self.groupPanels = groupPanels
+    groups = ProductTiles.groups(products, groupPanels)
+  }
+
+  /// - Parameter x: [rows, depth], rows `stride` elements apart.
+  func compute(_ x: UnsafePointer<Float>, stride: Int, on device: CPUDevice) {
+    // One row is its own strip.
+    if rows == 1 { return compute(strips: x, on: device) }
+    compute(on: device) { first, count, strips in
+      device.kernels.pack_strips(x, stride, rows, depth, first, count, strips)
+    }
+  }
+
+  /// - Parameter x: the input's transpose, [depth, rows], `stride` elements apart.
+  func compute(transposeOf x: UnsafePointer<Float>, stride: Int, on device: CPUDevice) {
+    compute(on: device) { first, count, strips in
+      device.kernels.pack_column_strips(x, stride, rows, depth, first, count, strips)
+    }
+  }
+
+  private func compute(
+    on device: CPUDevice,
+    _ pack: (_ first: Int, _ count: Int, _ strips: UnsafeMutablePointer<Float>) -> Void
+  ) {
+    let paddedDepth = (depth + blockDepth - 1) / blockDepth * blockDepth
+    device.inputs.withMemory(rows * paddedDepth) { strips in
+      let tiles = RowTiles(rows: rows, cost: paddedDepth)
+      device.pool.parallel(tiles.count) { tile, _ in
+        pack(tiles[tile].lowerBound, tiles[tile].count, strips)
+      }
+      compute(strips: strips, on: device)
+    }
+  }
+
+  private func compute(strips: UnsafePointer<Float>, on device: CPUDevice) {
+    let kernels = device.kernels
+    let scratchFloats = kernels.product_scratch(bandRows, groupPanels)
+    // Bands of the same panels follow each other, while their weights are in the last cache.
+    device.pool.parallel(groups * bands) { tile, scratch in
+      var group = tile / bands
+      for index in products.indices {
+        let panels = ProductTiles.panels(products[index])
+        let count = (panels + groupPanels - 1) / groupPanels
+        guard group < count else {
+          group -= count
+          continue
+        }
+        guard let product = products.baseAddress else { return }
+        let (top, first) = (tile % bands * bandRows, group * groupPanels)
+        kernels.product(
+          strips, top, min(bandRows, rows - top), product + index, first,
+          min(groupPanels, panels - first), scratch.floats(scratchFloats))
+        return
+      }
+    }
+  }
+
+  private var blockDepth: Int { Int(CK_DEPTH_BLOCK) }
+
+  private static func panels(_ product: ck_product) -> Int {
+    PackedMatrix.panelCount(product.outputs)
+  }
+
+  /// What a panel's weights take in memory.
+  private static func panelBytes(_ product: ck_product) -> Int {
+    product.depth * PackedMatrix.panelOutputs * (product.bfloat16 ? 2 : 4)
+  }
+
+  private static func groups(_ products: UnsafeBufferPointer<ck_product>, _ size: Int) -> Int {
+    products.reduce(0) { $0 + (panels($1) + size - 1) / size }
+  }
+
+  /// Rows whose block of the depth stays in a core's second cache beside the sums.
+  private static let bandRows = 336
+  private static let groupPanels = 8
+}
