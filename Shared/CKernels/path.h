@@ -23,6 +23,7 @@
 #include "philox.h"
 #include "gradients.h"
 #include "quantised.h"
+#include "quantiser.h"
 
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
@@ -62,4 +63,5 @@ const ck_kernels CK_TABLE = {
     .dropout = dropout,
     .quantise_rows = quantise_rows,
     .quantised_product = quantised_product,
+    .quantise_panel = quantise_panel,
 };

@@ -250,7 +250,19 @@ typedef struct {
       const uint8_t *_Nonnull panels, size_t panelBytes, bool four, size_t outputs,
       const float *_Nullable bias, ck_finish finish, const float *_Nullable scale,
       float *_Nonnull y, size_t yStride);
+
+  /// Quantises up to sixteen outputs into a whole panel but for its padding; outputs behind the
+  /// last are zeros. 8 bits: scale = max|w| / 127, rounded to float16. 4 bits: the scale and zero
+  /// of least squared error among some dozens tried. Gives SIZE_MAX, or output · depth + k of a
+  /// weight that is not finite or too large for any scale.
+  size_t (*_Nonnull quantise_panel)(
+      const float *_Nonnull weights, size_t stride, size_t outputs, size_t depth, bool four,
+      uint8_t *_Nonnull panel);
 } ck_kernels;
+
+/// One output's weights of a quantised panel, exactly.
+void ck_widen_quantised(
+    const uint8_t *_Nonnull panel, size_t depth, bool four, size_t output, float *_Nonnull row);
 
 /// Philox4x32-10: four words of counter (element, stream), low words first, under key `seed`.
 void ck_philox(uint64_t seed, uint64_t stream, uint64_t element, uint32_t *_Nonnull words);
