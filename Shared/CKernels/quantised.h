@@ -74,52 +74,23 @@ static void quantise_rows(
 
 #include "quantised_block.h"
 
-/// A panel's place, and what becomes of its products.
+/// A panel's place.
 typedef struct {
   const uint8_t *panel;
   /// The panel behind it, or itself at the end.
   const uint8_t *next;
   size_t blocks;
-  /// Outputs left from the panel on.
-  size_t outputs;
-  const float *bias;
-  ck_finish finish;
-  const float *scale;
-  float *y;
-  size_t yStride;
-} panel_product;
+} panel_place;
 
-/// Writes what becomes of the products [rows][16].
-static __attribute__((noinline)) void finish_rows(
-    const panel_product *product, const float *products, size_t rows) {
-  const size_t left = product->outputs;
-  float *y = product->y;
-  for (size_t r = 0; r < rows; r++, y += product->yStride) {
-    v16 p = load16(products + 16 * r);
-    if (product->bias) p += load(product->bias, left);
-    switch (product->finish) {
-      case CK_STORE:
-        break;
-      case CK_GELU:
-        p = gelu16(p);
-        break;
-      case CK_ADD:
-        if (product->scale) p = load(product->scale, left) * p;
-        p = load(y, left) + p;
-        break;
-    }
-    store(y, p, left);
-  }
-}
-
-/// A tile of rows by a panel; rows and `four` are constants after inlining. With `fetching` it
-/// asks for the weights ahead, the panel's and those behind.
+/// A tile of rows by a panel: sums [rows][16]. rows and `four` are constants after inlining. With
+/// `fetching` it asks for the weights ahead, the panel's and those behind.
 CK_INLINE void quantised_tile(
-    const int32_t *tile, size_t rows, bool four, bool fetching, const panel_product *product) {
-  const size_t blocks = product->blocks, bytes = four ? Q4_BYTES : Q8_BYTES;
-  const uint8_t *values = product->panel;
+    const int32_t *tile, size_t rows, bool four, bool fetching, const panel_place *place,
+    float *whole) {
+  const size_t blocks = place->blocks, bytes = four ? Q4_BYTES : Q8_BYTES;
+  const uint8_t *values = place->panel;
   const uint8_t *scales = values + blocks * bytes, *zeros = scales + blocks * BLOCK;
-  const size_t skip = (size_t)(product->next - product->panel);
+  const size_t skip = (size_t)(place->next - place->panel);
   const size_t distance = smaller(FETCH_BYTES / bytes, blocks);
   const uint8_t *ahead = values + distance * bytes;
 
@@ -131,7 +102,7 @@ CK_INLINE void quantised_tile(
 
   for (size_t b = 0; b < blocks; b++) {
     if (fetching) {
-      if (b + distance == blocks) ahead = product->next;
+      if (b + distance == blocks) ahead = place->next;
 #pragma unroll
       for (size_t line = 0; line < bytes; line += 64) __builtin_prefetch(ahead + line, 0, 2);
       ahead += bytes;
@@ -160,62 +131,53 @@ CK_INLINE void quantised_tile(
     zeros += 8;
     tile += ROW_WORDS * rows;
   }
-  float products[CK_QUANTISED_ROWS * 16];
 #pragma unroll
-  for (size_t r = 0; r < rows; r++) memcpy(products + 16 * r, results[r], sizeof results[r]);
-  finish_rows(product, products, rows);
+  for (size_t r = 0; r < rows; r++) memcpy(whole + 16 * r, results[r], sizeof results[r]);
 }
 
 CK_INLINE void quantised_tiles(
-    const int32_t *tile, size_t rows, bool four, bool fetching, const panel_product *product) {
+    const int32_t *tile, size_t rows, bool four, bool fetching, const panel_place *place,
+    float *sums) {
   switch (rows) {
-    case 1: quantised_tile(tile, 1, four, fetching, product); break;
-    case 2: quantised_tile(tile, 2, four, fetching, product); break;
-    case 3: quantised_tile(tile, 3, four, fetching, product); break;
-    case 4: quantised_tile(tile, 4, four, fetching, product); break;
+    case 1: quantised_tile(tile, 1, four, fetching, place, sums); break;
+    case 2: quantised_tile(tile, 2, four, fetching, place, sums); break;
+    case 3: quantised_tile(tile, 3, four, fetching, place, sums); break;
+    case 4: quantised_tile(tile, 4, four, fetching, place, sums); break;
 #if CK_QUANTISED_ROWS > 4
-    case 5: quantised_tile(tile, 5, four, fetching, product); break;
-    case 6: quantised_tile(tile, 6, four, fetching, product); break;
-    case 7: quantised_tile(tile, 7, four, fetching, product); break;
-    case 8: quantised_tile(tile, 8, four, fetching, product); break;
+    case 5: quantised_tile(tile, 5, four, fetching, place, sums); break;
+    case 6: quantised_tile(tile, 6, four, fetching, place, sums); break;
+    case 7: quantised_tile(tile, 7, four, fetching, place, sums); break;
+    case 8: quantised_tile(tile, 8, four, fetching, place, sums); break;
 #endif
   }
 }
 
 static __attribute__((noinline)) void tile_by_q8(
-    const int32_t *tile, size_t rows, bool fetching, const panel_product *product) {
-  quantised_tiles(tile, rows, false, fetching, product);
+    const int32_t *tile, size_t rows, bool fetching, const panel_place *place, float *sums) {
+  quantised_tiles(tile, rows, false, fetching, place, sums);
 }
 
 static __attribute__((noinline)) void tile_by_q4(
-    const int32_t *tile, size_t rows, bool fetching, const panel_product *product) {
-  quantised_tiles(tile, rows, true, fetching, product);
+    const int32_t *tile, size_t rows, bool fetching, const panel_place *place, float *sums) {
+  quantised_tiles(tile, rows, true, fetching, place, sums);
 }
 
 static void quantised_product(
-    const int32_t *quantised, size_t rows, size_t depth, const uint8_t *panels, size_t panelBytes,
-    bool four, size_t outputs, const float *bias, ck_finish finish, const float *scale, float *y,
-    size_t yStride) {
-  const size_t height = tile_rows(rows), blocks = depth / BLOCK;
-  for (size_t n = 0; n < outputs; n += 16, panels += panelBytes) {
-    panel_product product = {
-        .panel = panels,
-        .next = n + 16 < outputs ? panels + panelBytes : panels,
-        .blocks = blocks,
-        .outputs = outputs - n,
-        .bias = bias ? bias + n : NULL,
-        .finish = finish,
-        .scale = scale ? scale + n : NULL,
-        .yStride = yStride,
-    };
+    const int32_t *quantised, size_t first_row, size_t rows, const ck_product *product, bool four,
+    size_t first_panel, size_t panels) {
+  const size_t height = tile_rows(rows), blocks = product->depth / BLOCK;
+  const uint8_t *weight = product->weight;
+  for (size_t n = first_panel; n < first_panel + panels; n++) {
+    const uint8_t *panel = weight + n * product->stride;
+    const bool last = n + 1 == first_panel + panels;
+    const panel_place place = {panel, last ? panel : panel + product->stride, blocks};
     // The first tile brings the weights from memory, the others find them in the cache.
     for (size_t r = 0; r < rows; r += height) {
-      const int32_t *tile = quantised + r * blocks * ROW_WORDS;
-      product.y = y + r * yStride + n;
-      if (four)
-        tile_by_q4(tile, smaller(height, rows - r), r == 0, &product);
-      else
-        tile_by_q8(tile, smaller(height, rows - r), r == 0, &product);
+      const size_t count = smaller(height, rows - r);
+      float sums[CK_QUANTISED_ROWS * 16];
+      (four ? tile_by_q4 : tile_by_q8)(
+          quantised + r * blocks * ROW_WORDS, count, r == 0, &place, sums);
+      finish_tile(product, sums, first_row + r, count, n, 1);
     }
   }
 }

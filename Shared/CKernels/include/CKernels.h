@@ -243,13 +243,12 @@ typedef struct {
       const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
       size_t count, int32_t *_Nonnull quantised);
 
-  /// y[r][n] = finish(Σ_k x[r][k] · weight[n][k] (+ bias[n])) for rows quantised together, and
-  /// panels of 4-bit weights if `four`, else of 8-bit ones.
+  /// Products of rows first_row ..< first_row + rows of a call, quantised together, and panels
+  /// first_panel ..< first_panel + panels of a weight: of 4 bits if `four`, else of 8 bits. The
+  /// weight's layout is CK_PANELS.
   void (*_Nonnull quantised_product)(
-      const int32_t *_Nonnull quantised, size_t rows, size_t depth,
-      const uint8_t *_Nonnull panels, size_t panelBytes, bool four, size_t outputs,
-      const float *_Nullable bias, ck_finish finish, const float *_Nullable scale,
-      float *_Nonnull y, size_t yStride);
+      const int32_t *_Nonnull quantised, size_t first_row, size_t rows,
+      const ck_product *_Nonnull product, bool four, size_t first_panel, size_t panels);
 
   /// Quantises up to sixteen outputs into a whole panel but for its padding; outputs behind the
   /// last are zeros. 8 bits: scale = max|w| / 127, rounded to float16. 4 bits: the scale and zero
