@@ -19,6 +19,8 @@
 #include "linear.h"
 #include "rows.h"
 #include "product.h"
+#include "softmax.h"
+#include "attention_tile.h"
 #include "attention.h"
 #include "philox.h"
 #include "gradients.h"
@@ -44,7 +46,13 @@ const ck_kernels CK_TABLE = {
     .rotate = rotate,
     .scale = scale,
     .softmax = softmax,
-    .attend_block = attend_block,
+    .cache_head_bytes = cache_head_bytes,
+    .append_to_block = append_to_block,
+    .attend = attend,
+    .attention_scratch = attention_scratch,
+    .attend_segment = attend_segment,
+    .attention_state = attention_state_floats,
+    .join_segments = join_segments,
     .exponential = exponential,
     .greatest = greatest_of,
     .exponentials = exponentials_of,

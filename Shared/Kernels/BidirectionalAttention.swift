@@ -4,9 +4,9 @@ import Tensors
 
 /// Softmax(q · kᵀ / √H) · v of every head, each row seeing all of its picture.
 ///
-/// q, k, v, y [T, heads · H], pictures of R rows one behind the other. A picture's rows travel
-/// together, so the products are OpenBLAS's; heads and blocks of query rows of a fixed height are
-/// the tiles, and only one block's scores exist at a time in each thread.
+/// q, k, v, y [T, heads · H], pictures of R rows one behind the other. A head's keys and values are
+/// laid out as a cache's blocks, near the thread that needs them, and taken block by block with a
+/// running softmax (arXiv:1805.02867): no [R, R] exists.
 enum BidirectionalAttention {
   static func forward(
     q: Tensor, k: Tensor, v: Tensor, heads: Int, rowsEach rows: Int, into y: Tensor,
@@ -25,30 +25,68 @@ enum BidirectionalAttention {
     }
     guard q.count > 0 else { return }
 
-    OpenBLAS.useOneThread()
     let size = width / heads
-    let scale = 1 / Float(size).squareRoot()
-    let blocks = (rows + blockRows - 1) / blockRows
-    let (queries, keys, values, into) = (q.floatBase, k.floatBase, v.floatBase, y.floatBase)
-    let stride = Int32(width)
-    let tiles = q.shape[0] / rows * heads * blocks
-    device.parallel(tiles: tiles, cost: min(blockRows, rows) * (rows + size)) { tile, scratch in
-      let (section, block) = tile.quotientAndRemainder(dividingBy: blocks)
-      let (picture, head) = section.quotientAndRemainder(dividingBy: heads)
-      let first = block * blockRows
-      let count = min(blockRows, rows - first)
-      let all = picture * rows * width + head * size
-      let corner = all + first * width
-      let scores = scratch.floats(count * rows)
-      cblas_sgemm(
-        CblasRowMajor, CblasNoTrans, CblasTrans, Int32(count), Int32(rows), Int32(size), 1,
-        queries + corner, stride, keys + all, stride, 0, scores, Int32(rows))
-      for row in 0..<count { device.kernels.softmax(scores + row * rows, rows, scale) }
-      cblas_sgemm(
-        CblasRowMajor, CblasNoTrans, CblasNoTrans, Int32(count), Int32(size), Int32(rows), 1,
-        scores, Int32(rows), values + all, stride, 0, into + corner, stride)
+    let head = Head(
+      q: q.floatBase, k: k.floatBase, v: v.floatBase, y: y.floatBase, width: width, size: size,
+      rows: rows, kernels: device.kernels)
+    // A head is laid out once for each part of its rows: parts enough for all threads, no more.
+    let sections = q.shape[0] / rows * heads
+    let blocks = (rows + Head.tileRows - 1) / Head.tileRows
+    let parts = min(blocks, (4 * device.pool.threadCount + sections - 1) / sections)
+    device.parallel(tiles: sections * parts, cost: rows * (rows / parts + size)) { tile, scratch in
+      let (section, part) = tile.quotientAndRemainder(dividingBy: parts)
+      let (picture, number) = section.quotientAndRemainder(dividingBy: heads)
+      let range = blocks * part / parts * Head.tileRows..<blocks * (part + 1) / parts * Head.tileRows
+      head.attend(
+        range.clamped(to: 0..<rows), corner: picture * rows * width + number * size, scratch)
     }
     withExtendedLifetime((q, k, v, y)) {}
+  }
+
+  /// The heads of a call; one is told from another by its corner, the offset of its first element.
+  private struct Head {
+    let q: UnsafePointer<Float>
+    let k: UnsafePointer<Float>
+    let v: UnsafePointer<Float>
+    let y: UnsafeMutablePointer<Float>
+    /// Elements between rows.
+    let width: Int
+    /// Elements of a head.
+    let size: Int
+    /// Rows of a picture.
+    let rows: Int
+    let kernels: ck_kernels
+
+    /// Rows that pass over a block together, while it is near.
+    static let tileRows = 48
+
+    func attend(_ range: Range<Int>, corner: Int, _ scratch: Scratch) {
+      let layout = CacheLayout(type: .float32, keyValueHeads: 1, headSize: size)
+      let blocks = CacheLayout.blocks(holding: rows)
+      let floatsEach = layout.blockBytes / MemoryLayout<Float>.size
+      let memory = scratch.floats(
+        blocks * floatsEach + kernels.attention_scratch(CK_CACHE_FLOAT32, Head.tileRows, size))
+      withUnsafeTemporaryAllocation(of: UnsafeRawPointer?.self, capacity: blocks) { addresses in
+        for block in 0..<blocks {
+          let into = memory + block * floatsEach
+          let first = block * CacheLayout.blockPositions
+          let from = corner + first * width
+          kernels.append_to_block(
+            CK_CACHE_FLOAT32, size, k + from, v + from, width, 0,
+            min(CacheLayout.blockPositions, rows - first), into)
+          addresses[block] = UnsafeRawPointer(into)
+        }
+        guard let addresses = UnsafePointer(addresses.baseAddress) else { return }
+        for first in stride(from: range.lowerBound, to: range.upperBound, by: Head.tileRows) {
+          let start = corner + first * width
+          var call = ck_attention(
+            type: CK_CACHE_FLOAT32, size: size, rows: min(Head.tileRows, range.upperBound - first),
+            group: 1, visible: rows, causal: false, q: q + start, y: y + start, stride: width,
+            blocks: addresses, offset: 0)
+          kernels.attend(&call, memory + blocks * floatsEach)
+        }
+      }
+    }
   }
 
   private static let blockRows = 128

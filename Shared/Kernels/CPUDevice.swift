@@ -79,7 +79,8 @@ public final class CPUDevice: Device, @unchecked Sendable {
   public func appendToCache(
     k: Tensor, v: Tensor, keyValueHeads: Int, spans: [AttentionSpan]
   ) throws {
-    try KeyValueCache.append(k: k, v: v, keyValueHeads: keyValueHeads, spans: spans)
+    try KeyValueCache.append(
+      k: k, v: v, keyValueHeads: keyValueHeads, spans: spans, on: self)
   }
 
   public func cachedAttention(

@@ -15,17 +15,19 @@ enum CausalAttention {
     try y.requireRows(like: q, "attention's output")
 
     if sequences.reduce(0, { $0 + $1.count }) < q.shape[0] { try device.clear(y) }
-    let counts = sequences.map { ($0.count + blockPositions - 1) / blockPositions }
-    let blockShape = [keyValueHeads, blockPositions, layout.size]
-    let blockCount = 2 * counts.reduce(0, +)
-    try device.workspace.withFloats(blockShape.reduce(blockCount, *)) { room in
-      var blocks = room.reshaped([blockCount] + blockShape)
-      func take(_ count: Int) -> [Tensor] {
-        defer { blocks = blocks.rows(count..<blocks.shape[0]) }
-        return (0..<count).map { blocks[$0] }
-      }
-      let spans = zip(sequences, counts).filter { $1 > 0 }.map { rows, count in
-        AttentionSpan(rows: rows, position: 0, keys: take(count), values: take(count))
+    let cache = CacheLayout(type: .float32, keyValueHeads: keyValueHeads, headSize: layout.size)
+    let counts = sequences.map { CacheLayout.blocks(holding: $0.count) }
+    let floats = counts.reduce(0, +) * cache.blockBytes / MemoryLayout<Float>.size
+    try device.workspace.withFloats(floats) { room in
+      var offset = room.byteOffset
+      let spans = try zip(sequences, counts).map { rows, count in
+        var blocks = CacheBlocks(layout: cache)
+        for _ in 0..<count {
+          try blocks.append(
+            Tensor(.uint8, [cache.blockBytes], storage: room.storage, byteOffset: offset))
+          offset += cache.blockBytes
+        }
+        return AttentionSpan(rows: rows, position: 0, cache: blocks)
       }
       try device.appendToCache(k: k, v: v, keyValueHeads: keyValueHeads, spans: spans)
       try device.cachedAttention(
@@ -73,8 +75,6 @@ enum CausalAttention {
     withExtendedLifetime((dY, q, k, v, y, dQ, dK, dV)) {}
   }
 
-  /// Positions in a block of the language stage's cache.
-  private static let blockPositions = 64
   private static let blockRows = 128
 
   /// The sizes of a call, checked.

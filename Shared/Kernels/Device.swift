@@ -30,27 +30,6 @@ public struct LinearProduct: Sendable {
   }
 }
 
-/// One sequence's share of a batched attention call over a key-value cache.
-///
-/// Legend: B tokens in a cache block, KV key-value heads, H head size.
-public struct AttentionSpan: Sendable {
-  /// Rows of the batch that belong to the sequence, in order of position.
-  public var rows: Range<Int>
-  /// Position in the sequence of the first of those rows.
-  public var position: Int
-  /// Key blocks [KV, B, H] from position 0 on, enough to hold the last row.
-  public var keys: [Tensor]
-  /// Value blocks [KV, B, H].
-  public var values: [Tensor]
-
-  public init(rows: Range<Int>, position: Int, keys: [Tensor], values: [Tensor]) {
-    self.rows = rows
-    self.position = position
-    self.keys = keys
-    self.values = values
-  }
-}
-
 /// The face behind which every operation of the model stands, so that a second kind of device
 /// can take the first one's place.
 ///

@@ -1,4 +1,5 @@
 import InternVL
+import Kernels
 import Testing
 
 @Suite struct KeyValueCacheTests {
@@ -12,8 +13,19 @@ import Testing
   func capacity(tokens: Int, capacity: Int) {
     let cache = cache(tokens: tokens)
     #expect(cache.capacity == capacity)
-    // Two layers, keys and values, three heads of four float32.
-    #expect(cache.byteLimit == capacity * 2 * 2 * 3 * 4 * 4)
+    // Two layers, three heads of four float32 for a key, and of sixteen for a value.
+    #expect(cache.byteLimit == capacity * 2 * 3 * (4 + 16) * 4)
+  }
+
+  @Test(
+    "A narrower type takes fewer bytes",
+    arguments: [
+      // A key and a value of 64 elements; bytes have two scales besides.
+      (CacheType.float32, 2 * 64 * 4), (.bfloat16, 2 * 64 * 2), (.int8, 2 * 64 + 2 * 4),
+    ])
+  func types(type: CacheType, bytes: Int) {
+    let cache = KeyValueCache(layers: 5, keyValueHeads: 3, headSize: 64, tokens: 128, type: type)
+    #expect(cache.byteLimit == 128 * 5 * 3 * bytes)
   }
 
   @Test("A sequence owns whole blocks, and grows only when it needs another")

@@ -23,11 +23,12 @@ import Testing
     let q = random.tensor([rows, heads * size], in: -3...3)
     let k = random.tensor([rows, keyValueHeads * size], in: -3...3)
     let v = random.tensor([rows, keyValueHeads * size])
-    func blocks() -> [Tensor] {
-      (0..<(rows + 63) / 64).map { _ in Tensor(zeros: .float32, [keyValueHeads, 64, size]) }
-    }
     for device in TestDevices.all {
-      let span = AttentionSpan(rows: 0..<rows, position: 0, keys: blocks(), values: blocks())
+      let span = AttentionSpan(
+        rows: 0..<rows, position: 0,
+        cache: try AttentionTests.cache(
+          CacheLayout(type: .float32, keyValueHeads: keyValueHeads, headSize: size),
+          positions: rows))
       let cached = Tensor(zeros: .float32, q.shape)
       try device.appendToCache(k: k, v: v, keyValueHeads: keyValueHeads, spans: [span])
       try device.cachedAttention(

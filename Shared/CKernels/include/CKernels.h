@@ -18,6 +18,33 @@ typedef struct {
   float step_size;
 } ck_adamw;
 
+/// Positions in a block of a key-value cache, and in a segment: the stretch of a sequence that one
+/// running softmax goes over. Both begin at position 0 of the sequence, so that a row's bits
+/// depend on its position alone.
+enum { CK_ATTENTION_BLOCK = 64, CK_ATTENTION_SEGMENT = 1024 };
+
+/// How a cache holds keys and values: floats, their upper halves (rounded to the nearest), or
+/// bytes −127…127 with a float32 scale for each position and head.
+typedef enum { CK_CACHE_FLOAT32, CK_CACHE_BFLOAT16, CK_CACHE_INT8 } ck_cache_type;
+
+/// Query rows that share one key-value head of one sequence: `group` heads of each position.
+typedef struct {
+  ck_cache_type type;
+  /// Elements of a head.
+  size_t size;
+  size_t rows, group;
+  /// Positions that the first row sees; those of each further position one more if `causal`.
+  size_t visible;
+  bool causal;
+  /// The first row's first element; a position's heads are `size` apart, positions `stride`.
+  const float *_Nonnull q;
+  float *_Nonnull y;
+  size_t stride;
+  /// The sequence's blocks from position 0 on, and where in each the head begins, in bytes.
+  const void *_Nullable const *_Nonnull blocks;
+  size_t offset;
+} ck_attention;
+
 /// Inputs whose products make one chain of a sum.
 enum { CK_DEPTH_BLOCK = 256 };
 
@@ -155,13 +182,30 @@ typedef struct {
   /// x ← softmax(scale · x).
   void (*_Nonnull softmax)(float *_Nonnull x, size_t count, float scale);
 
-  /// Takes one block of a sequence's keys and values into the running softmax of `heads` query
-  /// heads that share them. q, output [heads, size]; keys, values [visible, size]; scores
-  /// [heads, visible] is scratch; maxima and sums [heads] start as −∞ and 0, output as 0.
-  void (*_Nonnull attend_block)(
-      const float *_Nonnull q, size_t heads, size_t size, const float *_Nonnull keys,
-      const float *_Nonnull values, size_t visible, float scale, float *_Nonnull scores,
-      float *_Nonnull maxima, float *_Nonnull sums, float *_Nonnull output);
+  /// Bytes that one head takes in a block.
+  size_t (*_Nonnull cache_head_bytes)(ck_cache_type type, size_t size);
+
+  /// Writes the keys and values of `count` positions, `stride` apart, to places `position`… of
+  /// one head of a block.
+  void (*_Nonnull append_to_block)(
+      ck_cache_type type, size_t size, const float *_Nonnull keys, const float *_Nonnull values,
+      size_t stride, size_t position, size_t count, void *_Nonnull head);
+
+  /// y = softmax(q · kᵀ / √size) · v. `scratch` has attention_scratch floats.
+  void (*_Nonnull attend)(const ck_attention *_Nonnull call, float *_Nonnull scratch);
+
+  size_t (*_Nonnull attention_scratch)(ck_cache_type type, size_t rows, size_t size);
+
+  /// The part of `attend` that concerns one segment, into attention_state floats.
+  void (*_Nonnull attend_segment)(
+      const ck_attention *_Nonnull call, size_t segment, float *_Nonnull scratch,
+      float *_Nonnull state);
+
+  size_t (*_Nonnull attention_state)(size_t rows, size_t size);
+
+  /// y from the states of a call's segments, one behind the other, which it changes.
+  void (*_Nonnull join_segments)(
+      const ck_attention *_Nonnull call, size_t segments, float *_Nonnull states);
 
   /// y[i] = exp(x[i]); y may be x.
   void (*_Nonnull exponential)(const float *_Nonnull x, size_t count, float *_Nonnull y);

@@ -10,10 +10,10 @@ import Tensors
 /// Bookkeeping is safe from any thread. The stage's owner keeps two things apart: one forward
 /// call at a time, and no release of a sequence while a step with it runs.
 ///
-/// Legend: L layers of the stage, KV key-value heads, B tokens in a block, H head size.
+/// Legend: L layers of the stage, KV key-value heads, H head size.
 public final class KeyValueCache: Sendable {
   /// Positions in a block.
-  public static let blockTokens = 64
+  public static let blockTokens = CacheLayout.blockPositions
 
   /// Positions that fit in all, over all sequences: the budget, rounded up to whole blocks.
   public let capacity: Int
@@ -21,22 +21,20 @@ public final class KeyValueCache: Sendable {
   public let byteLimit: Int
 
   private let layerCount: Int
-  private let keyValueHeads: Int
-  private let headSize: Int
+  /// What a layer's part of a block looks like.
+  private let layout: CacheLayout
   private let state = Mutex(State())
 
   /// Keys and values of ``blockTokens`` positions in every layer.
   private struct Block {
-    /// For each layer [KV, B, H].
-    var keys: [Tensor]
-    var values: [Tensor]
+    /// For each layer uint8 [bytes].
+    var layers: [Tensor]
   }
 
   private struct Sequence {
     var blocks: [Block] = []
-    /// For each layer the keys of all blocks, as an attention call wants them.
-    var keys: [[Tensor]]
-    var values: [[Tensor]]
+    /// For each layer the parts of all blocks, as an attention call wants them.
+    var layers: [CacheBlocks]
     /// Positions written.
     var length = 0
   }
@@ -51,15 +49,16 @@ public final class KeyValueCache: Sendable {
   /// - Parameters:
   ///   - layers: The number of layers, L.
   ///   - tokens: The budget in positions, over all sequences.
-  public init(layers: Int, keyValueHeads: Int, headSize: Int, tokens: Int) {
+  ///   - type: How keys and values are held.
+  public init(
+    layers: Int, keyValueHeads: Int, headSize: Int, tokens: Int, type: CacheType = .float32
+  ) {
     precondition(layers >= 0 && keyValueHeads > 0 && headSize > 0 && tokens >= 0)
-    let blocks = KeyValueCache.blocks(holding: tokens)
+    let blocks = CacheLayout.blocks(holding: tokens)
     self.layerCount = layers
-    self.keyValueHeads = keyValueHeads
-    self.headSize = headSize
+    self.layout = CacheLayout(type: type, keyValueHeads: keyValueHeads, headSize: headSize)
     self.capacity = blocks * KeyValueCache.blockTokens
-    self.byteLimit =
-      capacity * layers * keyValueHeads * headSize * 2 * ScalarType.float32.byteCount
+    self.byteLimit = blocks * layers * layout.blockBytes
   }
 
   /// Makes room for the first `tokens` positions of a sequence, beginning it if it is new.
@@ -69,7 +68,7 @@ public final class KeyValueCache: Sendable {
   public func reserve(sequence: UInt64, tokens: Int) throws {
     try state.withLock { state in
       let owned = state.sequences[sequence]?.blocks.count ?? 0
-      let missing = KeyValueCache.blocks(holding: tokens) - owned
+      let missing = CacheLayout.blocks(holding: tokens) - owned
       let limit = capacity / KeyValueCache.blockTokens
       let available = state.free.count + limit - state.made
       guard missing <= available else {
@@ -79,9 +78,7 @@ public final class KeyValueCache: Sendable {
       }
       var entry =
         state.sequences[sequence]
-        ?? Sequence(
-          keys: Array(repeating: [], count: layerCount),
-          values: Array(repeating: [], count: layerCount))
+        ?? Sequence(layers: Array(repeating: CacheBlocks(layout: layout), count: layerCount))
       for _ in 0..<max(missing, 0) {
         let block: Block
         if let used = state.free.popLast() {
@@ -90,10 +87,7 @@ public final class KeyValueCache: Sendable {
           block = makeBlock()
           state.made += 1
         }
-        for layer in 0..<layerCount {
-          entry.keys[layer].append(block.keys[layer])
-          entry.values[layer].append(block.values[layer])
-        }
+        for layer in 0..<layerCount { try entry.layers[layer].append(block.layers[layer]) }
         entry.blocks.append(block)
       }
       state.sequences[sequence] = entry
@@ -138,27 +132,22 @@ public final class KeyValueCache: Sendable {
           (entry?.blocks.count ?? 0) * KeyValueCache.blockTokens >= step.end,
           "no room reserved for sequence \(step.sequence)")
         return AttentionSpan(
-          rows: step.rows, position: step.position, keys: entry?.keys[layer] ?? [],
-          values: entry?.values[layer] ?? [])
+          rows: step.rows, position: step.position,
+          cache: entry?.layers[layer] ?? CacheBlocks(layout: layout))
       }
     }
   }
 
   /// The largest budget whose bytes can be addressed (2⁴⁸ on the machines of today).
-  static func maximumTokens(layers: Int, keyValueHeads: Int, headSize: Int) -> Int {
-    (1 << 48) / (layers * keyValueHeads * headSize * 2 * ScalarType.float32.byteCount)
-  }
-
-  private static func blocks(holding tokens: Int) -> Int {
-    tokens / blockTokens + (tokens % blockTokens > 0 ? 1 : 0)
+  static func maximumTokens(
+    layers: Int, keyValueHeads: Int, headSize: Int, type: CacheType
+  ) -> Int {
+    let layout = CacheLayout(type: type, keyValueHeads: keyValueHeads, headSize: headSize)
+    return (1 << 48) * blockTokens / (layers * layout.blockBytes)
   }
 
   private func makeBlock() -> Block {
-    // Zeros, so that a kernel may load a whole vector across the last written position.
-    let shape = [keyValueHeads, KeyValueCache.blockTokens, headSize]
-    let halves = Tensor(zeros: .float32, [layerCount * 2] + shape)
-    return Block(
-      keys: (0..<layerCount).map { halves[2 * $0] },
-      values: (0..<layerCount).map { halves[2 * $0 + 1] })
+    let whole = Tensor(zeros: .uint8, [layerCount, layout.blockBytes])
+    return Block(layers: (0..<layerCount).map { whole[$0] })
   }
 }

@@ -45,22 +45,25 @@ public struct LanguageStage: Sendable {
   /// Whether the stage holds the final norm and the head.
   public var isLast: Bool { layers.upperBound == layerCount }
 
-  /// - Parameter cacheTokens: Positions to keep keys and values of, over all sequences.
+  /// - Parameters:
+  ///   - cacheTokens: Positions to keep keys and values of, over all sequences.
+  ///   - cacheType: How they are held.
   /// - Throws: ``InternVLError/layersOutsideModel(part:layers:available:)``,
   ///   ``InternVLError/cacheBudget(tokens:maximum:)``, and `CheckpointError` for a tensor that is
   ///   missing or has another shape.
   public init(
     _ configuration: ModelConfiguration, layers: Range<Int>, checkpoint: CheckpointReader,
-    device: any Device, cacheTokens: Int
+    device: any Device, cacheTokens: Int, cacheType: CacheType = .float32
   ) throws {
     var weights = StageWeights(checkpoint, part: "language", layers: layers)
     try self.init(
-      configuration, layers: layers, weights: &weights, device: device, cacheTokens: cacheTokens)
+      configuration, layers: layers, weights: &weights, device: device, cacheTokens: cacheTokens,
+      cacheType: cacheType)
   }
 
   init(
     _ configuration: ModelConfiguration, layers: Range<Int>, weights: inout StageWeights,
-    device: any Device, cacheTokens: Int
+    device: any Device, cacheTokens: Int, cacheType: CacheType = .float32
   ) throws {
     let language = configuration.language
     try LayerSplit.check(layers, available: language.layerCount, part: "language model")
@@ -69,7 +72,8 @@ public struct LanguageStage: Sendable {
       keyValueHeads: language.keyValueHeadCount, headSize: language.headSize,
       feedForward: language.intermediateSize, epsilon: language.epsilon)
     let possible = KeyValueCache.maximumTokens(
-      layers: layers.count, keyValueHeads: shape.keyValueHeads, headSize: shape.headSize)
+      layers: layers.count, keyValueHeads: shape.keyValueHeads, headSize: shape.headSize,
+      type: cacheType)
     guard 0...possible ~= cacheTokens else {
       throw InternVLError.cacheBudget(tokens: cacheTokens, maximum: possible)
     }
@@ -100,7 +104,7 @@ public struct LanguageStage: Sendable {
     weightBytes = weights.byteCount
     cache = KeyValueCache(
       layers: layers.count, keyValueHeads: shape.keyValueHeads, headSize: shape.headSize,
-      tokens: cacheTokens)
+      tokens: cacheTokens, type: cacheType)
     let rowBytes =
       (DecoderActivations.floats(perRowOf: shape) + shape.headSize)
       * ScalarType.float32.byteCount
