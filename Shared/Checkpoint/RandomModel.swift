@@ -24,6 +24,19 @@ public enum RandomModel {
         intermediateSize: 2816, vocabularySize: 64_000))
   }
 
+  /// The shape of InternVL-Chat-V1.2: 40,068,684,160 weights. A vision encoder of 45 layers of 3200
+  /// (InternViT-6B-448px-V1-2), a language model of 60 layers of 7168 (Nous-Hermes-2-Yi-34B).
+  public static func releaseConfiguration() throws -> ModelConfiguration {
+    try ModelConfiguration(
+      vision: VisionConfiguration(
+        hiddenSize: 3200, layerCount: 45, headCount: 25, intermediateSize: 12_800,
+        imageSize: 448),
+      language: LanguageConfiguration(
+        hiddenSize: 7168, layerCount: 60, headCount: 56, keyValueHeadCount: 8,
+        intermediateSize: 20_480, vocabularySize: 64_007, eosTokens: [2, 6, 7]),
+      systemMessage: "Answer the questions.")
+  }
+
   /// Writes config.json, the weights, generation_config.json, preprocessor_config.json and, from
   /// another model's folder, the tokenizer, whose vocabulary may be smaller than the model's.
   ///
@@ -56,15 +69,20 @@ public enum RandomModel {
       try writer.commit()
     }
     try plan.writeIndex(to: folder)
+    try writeCompanions(configuration, to: folder)
+    try AtomicFile.write(configuration.encoded, to: "\(folder)/config.json")
+  }
+
+  /// Writes generation_config.json and preprocessor_config.json.
+  static func writeCompanions(_ configuration: ModelConfiguration, to folder: String) throws {
     let generation = GenerationConfiguration(endTokens: configuration.language.eosTokens)
     try AtomicFile.write(
       Array(generation.json.text.utf8), to: "\(folder)/generation_config.json")
     let preprocessor = PreprocessorConfiguration.imageNet.json(imageSize: configuration.imageSize)
     try AtomicFile.write(Array(preprocessor.text.utf8), to: "\(folder)/preprocessor_config.json")
-    try AtomicFile.write(configuration.encoded, to: "\(folder)/config.json")
   }
 
-  private static func copyTokenizer(from source: String, to folder: String) throws {
+  static func copyTokenizer(from source: String, to folder: String) throws {
     try requireFolder(source)
     for name in tokenizerFiles {
       let path = "\(source)/\(name)"

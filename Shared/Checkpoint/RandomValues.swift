@@ -8,10 +8,7 @@ struct RandomValues: Sendable {
   /// - Parameter start: nil: every weight counts; else as a model starts that is to be trained,
   ///   with biases of zero and layer scales of `start`.
   init(name: String, seed: UInt64, start: Float? = nil) {
-    // FNV-1a tells tensors apart; the mix spreads neighbouring seeds.
-    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-    for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-    key = RandomValues.mix(hash ^ RandomValues.mix(seed))
+    key = RandomValues.key(name: name, seed: seed)
     let isNorm = ["norm.weight", "norm1.weight", "norm2.weight", "mlp1.0.weight"]
       .contains { name.hasSuffix($0) }
     if isNorm {
@@ -53,9 +50,17 @@ struct RandomValues: Sendable {
     return Float(Int32(truncatingIfNeeded: sum) &- 131_070) * (0.02 * 1.732_050_8 / 65_536)
   }
 
+  /// What the random bits of a tensor begin with.
+  static func key(name: String, seed: UInt64) -> UInt64 {
+    // FNV-1a tells tensors apart; the mix spreads neighbouring seeds.
+    var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+    for byte in name.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+    return mix(hash ^ mix(seed))
+  }
+
   /// The finalizer of SplitMix64 (Steele, Lea, Flood 2014).
   @inline(__always)
-  private static func mix(_ value: UInt64) -> UInt64 {
+  static func mix(_ value: UInt64) -> UInt64 {
     var bits = value
     bits = (bits ^ bits >> 30) &* 0xBF58_476D_1CE4_E5B9
     bits = (bits ^ bits >> 27) &* 0x94D0_49BB_1331_11EB

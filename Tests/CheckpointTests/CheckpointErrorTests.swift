@@ -24,6 +24,32 @@ import Testing
         ["F16", "convert", "BF16 or F32"]
       ),
       (.diskFull(file: "f", byteCount: 12345), ["f", "12345", "free space"]),
+      (.invalidPanels(file: "f", tensor: "a", found: "q5 [1, 32]"), ["q5 [1, 32]", "q4", "q8"]),
+      (
+        .missingPanels(file: "f", tensor: "a", layout: "q4 [1, 32]"),
+        ["f", "a", "q4 [1, 32]", "quantise the model anew"]
+      ),
+      (
+        .panelMismatch(
+          file: "f", tensor: "a", layout: "q4 [1, 32]", expected: "U8 [1, 320]", found: "I8 [2]"),
+        ["q4 [1, 32]", "U8 [1, 320]", "I8 [2]", "quantise the model anew"]
+      ),
+      (
+        .packedWeight(file: "f", tensor: "a", layout: "q4 [1, 32]"),
+        ["f", "a", "q4 [1, 32]", "needed as floats", "quantised from"]
+      ),
+      (
+        .quantisedModel(folder: "f", purpose: "cannot be trained"),
+        ["f", "cannot be trained", "quantised from"]
+      ),
+      (
+        .unquantisable(file: "f", tensor: "a", row: 3, column: 4, value: "nan"),
+        ["f", "a", "row 3", "column 4", "nan"]
+      ),
+      (
+        .noRoomForModel(folder: "f", needed: 12345, free: 67),
+        ["f", "12345", "67", "run the command again"]
+      ),
       (.missingFolder("/models/none"), ["/models/none", "does not exist"]),
       (
         .shapeMismatch(file: "f", tensor: "a", expected: [2, 3], found: [3, 2], neededFor: "why"),

@@ -28,15 +28,19 @@ enum PlainPanels {
             store(scale, bytes, start + depth * 16 + b * 32 + j * 2)
           } else {
             let low = min(block.min() ?? 0, 0)
-            let scale = Float16((max(block.max() ?? 0, 0) - low) / 15)
-            let zero = scale == 0 ? 0 : max(0, min(15, (-low / Float(scale)).rounded()))
+            let step = (max(block.max() ?? 0, 0) - low) / 15
+            // To twelve bits, upwards, so that the steps reach both ends.
+            let scale = Float16(bitPattern: (Float16(step).bitPattern + 15) & 0xFFF0)
+            let zero = scale == 0 ? 0 : max(0, min(255, (-16 * low / Float(scale)).rounded()))
             for (k, value) in block.enumerated() {
-              let q = scale == 0 ? 0 : max(0, min(15, (value / Float(scale) + zero).rounded()))
+              let q =
+                scale == 0 ? 0 : max(0, min(15, (value / Float(scale) + zero / 16).rounded()))
               let place = start + b * 256 + (k % 16 / 4) * 64 + j * 4 + k % 4
               bytes[place] |= UInt8(q) << (k < 16 ? 0 : 4)
             }
-            store(scale, bytes, start + depth * 8 + b * 32 + j * 2)
-            bytes[start + depth * 9 + b * 8 + j % 8] |= UInt8(zero) << (j < 8 ? 0 : 4)
+            let bits = scale.bitPattern | UInt16(zero) & 15
+            store(Float16(bitPattern: bits), bytes, start + depth * 8 + b * 32 + j * 2)
+            bytes[start + depth * 9 + b * 8 + j % 8] |= (UInt8(zero) >> 4) << (j < 8 ? 0 : 4)
           }
         }
       }
@@ -60,16 +64,16 @@ enum PlainPanels {
           let (b, k) = (column / 32, column % 32)
           let isWide = matrix.format == .q8
           let scales = start + depth * (isWide ? 16 : 8) + b * 32 + j * 2
-          let scale = Float(
-            Float16(bitPattern: UInt16(bytes[scales]) | UInt16(bytes[scales + 1]) << 8))
+          let bits = UInt16(bytes[scales]) | UInt16(bytes[scales + 1]) << 8
           if isWide {
-            return scale
-              * (Float(bytes[start + b * 512 + (k / 4) * 64 + j * 4 + k % 4]) - 128)
+            let byte = bytes[start + b * 512 + (k / 4) * 64 + j * 4 + k % 4]
+            return Float(Float16(bitPattern: bits)) * (Float(byte) - 128)
           }
           let byte = bytes[start + b * 256 + (k % 16 / 4) * 64 + j * 4 + k % 4]
-          let zeros = bytes[start + depth * 9 + b * 8 + j % 8]
-          return scale
-            * (Float(k < 16 ? byte & 15 : byte >> 4) - Float(j < 8 ? zeros & 15 : zeros >> 4))
+          let halves = bytes[start + depth * 9 + b * 8 + j % 8]
+          let zero = UInt16(j < 8 ? halves & 15 : halves >> 4) << 4 | bits & 15
+          return Float(Float16(bitPattern: bits & 0xFFF0)) / 16
+            * (16 * Float(k < 16 ? byte & 15 : byte >> 4) - Float(zero))
         }
       }
     }
