@@ -16,7 +16,6 @@
 #include "lanes.h"
 #include "exponential.h"
 #include "parts.h"
-#include "linear.h"
 #include "rows.h"
 #include "product.h"
 #include "softmax.h"
@@ -29,15 +28,13 @@
 
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
-    .linear = linear,
-    .strip_rows = PRODUCT_ROWS,
+    .strip_rows = strip_rows,
     .pack_strips = pack_strips,
     .pack_column_strips = pack_column_strips,
     .pack_panel = pack_panel,
     .product_scratch = product_scratch,
     .product = product,
     .widen = widen,
-    .add_bias = add_bias,
     .rms_norm = rms_norm,
     .layer_norm = layer_norm,
     .gelu = gelu,

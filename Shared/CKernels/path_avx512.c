@@ -1,14 +1,12 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-// 6 × 4 sums, four weights and one x, of thirty-two registers.
+// 14 rows of sums of two panels, their weights and one input, of thirty-two registers.
 #define CK_TABLE ck_avx512
 #define CK_NAME "avx512"
 #define CK_WIDTH 16
 #define CK_PRODUCT_ROWS 14
 #define CK_PRODUCT_PANELS 2
-#define CK_TILE_ROWS 6
-#define CK_TILE_OUTPUTS 4
 #define CK_QUANTISED_ROWS 8
 #pragma clang attribute push( \
     __attribute__((target("avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl"))), \

@@ -9,7 +9,5 @@
 #define CK_PRODUCT_ROWS 2
 #endif
 #define CK_PRODUCT_PANELS 1
-#define CK_TILE_ROWS 3
-#define CK_TILE_OUTPUTS 2
 #define CK_QUANTISED_ROWS 4
 #include "path.h"

@@ -7,8 +7,8 @@
 enum {
   PRODUCT_ROWS = CK_PRODUCT_ROWS,
   PRODUCT_PANELS = CK_PRODUCT_PANELS,
-  /// Rows that leave registers for two panels.
-  PAIR_ROWS = PRODUCT_ROWS * PRODUCT_PANELS / 2,
+  /// Rows that leave registers for two panels, and two k of their weights.
+  PAIR_ROWS = PRODUCT_PANELS == 2 ? PRODUCT_ROWS : PRODUCT_ROWS > 2 ? 2 : 1,
   /// Sums of a tile.
   TILE_SUMS = PRODUCT_ROWS * PRODUCT_PANELS * 16,
   DEPTH_BLOCK = CK_DEPTH_BLOCK,
@@ -20,6 +20,30 @@ enum {
 
 // ---- The register tile ------------------------------------------------------------------------
 
+/// A panel's weights for two consecutive k; in the order of widen_lines if bfloat16.
+CK_INLINE void load_lines(
+    const char *p, bool bfloat16, const widening *way, part first[PARTS], part second[PARTS]) {
+  if (bfloat16) return widen_lines(p, way, first, second);
+#pragma unroll
+  for (size_t i = 0; i < PARTS; i++) {
+    first[i] = load_part((const float *)p + i * CK_WIDTH);
+    second[i] = load_part((const float *)p + 16 + i * CK_WIDTH);
+  }
+}
+
+/// The same for one k.
+CK_INLINE void load_line(
+    const char *p, bool bfloat16, const widening *way, part w[PARTS]) {
+  part other[PARTS];
+  char lines[64];
+  if (bfloat16) {
+    memcpy(lines, p, 32);
+    return widen_lines(lines, way, w, other);
+  }
+#pragma unroll
+  for (size_t i = 0; i < PARTS; i++) w[i] = load_part((const float *)p + i * CK_WIDTH);
+}
+
 /// sums [rows][panels][16] = or += the products of a block of the depth. x is [rows][DEPTH_BLOCK],
 /// weights [depth][16], the second panel `apart` bytes behind the first. Rows, panels, the type
 /// and `streaming` are constants after inlining. Streaming weights come from memory once: the
@@ -28,6 +52,7 @@ CK_INLINE void multiply(
     const float *x, size_t rows, const char *weights, size_t apart, size_t panels, bool bfloat16,
     size_t depth, bool first, bool streaming, float *sums) {
   const size_t line = bfloat16 ? 32 : 64;
+  const widening way = make_widening();
   part tile[PRODUCT_ROWS][2][PARTS];
 #pragma unroll
   for (size_t r = 0; r < rows; r++)
@@ -36,21 +61,13 @@ CK_INLINE void multiply(
 #pragma unroll
       for (size_t p = 0; p < PARTS; p++) tile[r][n][p] = (part)0.0f;
 
-#define CK_STEP(k)                                                                           \
-  do {                                                                                       \
-    part w[2][PARTS];                                                                        \
-    _Pragma("unroll") for (size_t n = 0; n < panels; n++)                                    \
-        _Pragma("unroll") for (size_t p = 0; p < PARTS; p++) {                               \
-      const char *from = weights + n * apart + (k) * line + p * (line / PARTS);              \
-      w[n][p] = bfloat16 ? widen_part((const uint16_t *)from) : load_part((const float *)from); \
-    }                                                                                        \
-    _Pragma("unroll") for (size_t r = 0; r < rows; r++) {                                    \
-      part factor = (part)x[r * DEPTH_BLOCK + (k)];                                          \
-      _Pragma("unroll") for (size_t n = 0; n < panels; n++)                                  \
-          _Pragma("unroll") for (size_t p = 0; p < PARTS; p++)                               \
-              tile[r][n][p] = __builtin_elementwise_fma(factor, w[n][p], tile[r][n][p]);     \
-    }                                                                                        \
-  } while (0)
+#define CK_STEP(k, w)                                                                    \
+  _Pragma("unroll") for (size_t r = 0; r < rows; r++) {                                  \
+    part factor = (part)x[r * DEPTH_BLOCK + (k)];                                        \
+    _Pragma("unroll") for (size_t n = 0; n < panels; n++)                                \
+        _Pragma("unroll") for (size_t p = 0; p < PARTS; p++)                             \
+            tile[r][n][p] = __builtin_elementwise_fma(factor, (w)[n][p], tile[r][n][p]); \
+  }
 
   for (; depth >= 4; depth -= 4) {
     if (streaming) {
@@ -60,15 +77,23 @@ CK_INLINE void multiply(
         for (size_t i = 0; i < 4 * line; i += 64)
           __builtin_prefetch(weights + n * apart + STREAM_AHEAD + i, 0, 3);
     }
-    CK_STEP(0);
-    CK_STEP(1);
-    CK_STEP(2);
-    CK_STEP(3);
+#pragma unroll
+    for (size_t k = 0; k < 4; k += 2) {
+      part w[2][2][PARTS];
+#pragma unroll
+      for (size_t n = 0; n < panels; n++)
+        load_lines(weights + n * apart + k * line, bfloat16, &way, w[0][n], w[1][n]);
+      CK_STEP(k, w[0])
+      CK_STEP(k + 1, w[1])
+    }
     weights += 4 * line;
     x += 4;
   }
   for (; depth > 0; depth--) {
-    CK_STEP(0);
+    part w[2][PARTS];
+#pragma unroll
+    for (size_t n = 0; n < panels; n++) load_line(weights + n * apart, bfloat16, &way, w[n]);
+    CK_STEP(0, w)
     weights += line;
     x += 1;
   }
@@ -77,12 +102,14 @@ CK_INLINE void multiply(
 #pragma unroll
   for (size_t r = 0; r < rows; r++)
 #pragma unroll
-    for (size_t n = 0; n < panels; n++)
+    for (size_t n = 0; n < panels; n++) {
+      if (bfloat16) in_order(tile[r][n]);
 #pragma unroll
       for (size_t p = 0; p < PARTS; p++) {
         float *into = sums + (r * panels + n) * 16 + p * CK_WIDTH;
         store_part(into, first ? tile[r][n][p] : load_part(into) + tile[r][n][p]);
       }
+    }
 }
 
 typedef void tile_kernel(
@@ -110,7 +137,6 @@ CK_TILES(4, 1)
 CK_TILES(5, 1)
 CK_TILES(6, 1)
 CK_TILES(2, 2)
-CK_TILES(3, 2)
 #endif
 #if CK_PRODUCT_ROWS >= 14
 CK_TILES(7, 1)
@@ -121,6 +147,7 @@ CK_TILES(11, 1)
 CK_TILES(12, 1)
 CK_TILES(13, 1)
 CK_TILES(14, 1)
+CK_TILES(3, 2)
 CK_TILES(4, 2)
 CK_TILES(5, 2)
 CK_TILES(6, 2)
@@ -150,12 +177,12 @@ static tile_kernel *const tile_kernels[2][PRODUCT_ROWS][3] = {
     {
         CK_NAMES(1, 2),
 #if CK_PRODUCT_ROWS >= 6
-        CK_NAMES(2, 2), CK_NAMES(3, 2),
+        CK_NAMES(2, 2),
 #endif
 #if CK_PRODUCT_ROWS >= 14
-        CK_NAMES(4, 2), CK_NAMES(5, 2), CK_NAMES(6, 2), CK_NAMES(7, 2), CK_NAMES(8, 2),
-        CK_NAMES(9, 2), CK_NAMES(10, 2), CK_NAMES(11, 2), CK_NAMES(12, 2), CK_NAMES(13, 2),
-        CK_NAMES(14, 2),
+        CK_NAMES(3, 2), CK_NAMES(4, 2), CK_NAMES(5, 2), CK_NAMES(6, 2), CK_NAMES(7, 2),
+        CK_NAMES(8, 2), CK_NAMES(9, 2), CK_NAMES(10, 2), CK_NAMES(11, 2), CK_NAMES(12, 2),
+        CK_NAMES(13, 2), CK_NAMES(14, 2),
 #endif
     },
 };
@@ -299,8 +326,10 @@ static void pack_panel(
 static void panel_of_columns(
     const void *x, bool bfloat16, size_t stride, size_t outputs, size_t depth, float *into) {
   for (size_t k = 0; k < depth; k++, into += 16) {
+    // Rows lie far apart: no pattern that a processor would see. The next panel is beside this.
     if (bfloat16) {
       const uint16_t *from = (const uint16_t *)x + k * stride;
+      __builtin_prefetch(from + 32);
       if (__builtin_expect(outputs >= 16, 1)) {
 #pragma unroll
         for (size_t p = 0; p < PARTS; p++)
@@ -310,6 +339,7 @@ static void panel_of_columns(
       }
     } else {
       const float *from = (const float *)x + k * stride;
+      __builtin_prefetch(from + 32);
       if (__builtin_expect(outputs >= 16, 1))
         memcpy(into, from, 64);
       else
@@ -320,22 +350,35 @@ static void panel_of_columns(
 
 // ---- Strips -----------------------------------------------------------------------------------
 
-/// A strip is PRODUCT_ROWS rows of an input, the last one less; it holds blocks of the depth one
-/// after the other, each [rows][DEPTH_BLOCK].
+/// A strip is as many rows of an input as make strips of like height, the last one less; it holds
+/// blocks of the depth one after the other, each [rows][DEPTH_BLOCK].
+static size_t strip_rows(size_t rows) {
+  const size_t count = rows > 0 ? (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS : 1;
+  return (rows + count - 1) / count;
+}
+
 CK_INLINE size_t strip_depth(size_t depth) {
   return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK * DEPTH_BLOCK;
+}
+
+/// Where a row's first block begins, and how far the next is behind it.
+CK_INLINE float *strip_row(
+    float *strips, size_t rows, size_t height, size_t depth, size_t row, size_t *apart) {
+  const size_t top = row / height * height;
+  *apart = (rows - top < height ? rows - top : height) * DEPTH_BLOCK;
+  return strips + top * strip_depth(depth) + (row - top) * DEPTH_BLOCK;
 }
 
 static void pack_strips(
     const float *x, size_t stride, size_t rows, size_t depth, size_t first_row, size_t count,
     float *strips) {
+  const size_t height = strip_rows(rows);
   for (size_t row = first_row; row < first_row + count; row++) {
-    const size_t top = row / PRODUCT_ROWS * PRODUCT_ROWS;
-    const size_t height = rows - top < PRODUCT_ROWS ? rows - top : PRODUCT_ROWS;
-    float *strip = strips + top * strip_depth(depth) + (row - top) * DEPTH_BLOCK;
-    for (size_t k = 0; k < depth; k += DEPTH_BLOCK)
+    size_t apart;
+    float *into = strip_row(strips, rows, height, depth, row, &apart);
+    for (size_t k = 0; k < depth; k += DEPTH_BLOCK, into += apart)
       memcpy(
-          strip + k * height, x + row * stride + k,
+          into, x + row * stride + k,
           (depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK) * sizeof(float));
   }
 }
@@ -344,31 +387,33 @@ static void pack_strips(
 static void pack_column_strips(
     const float *x, size_t stride, size_t rows, size_t depth, size_t first_row, size_t count,
     float *strips) {
-  const size_t end = first_row + count;
-  for (size_t block = 0; block < depth; block += DEPTH_BLOCK) {
-    const size_t last = depth - block < DEPTH_BLOCK ? depth : block + DEPTH_BLOCK;
-    for (size_t row = first_row; row < end; row += 8) {
-      const size_t taken = end - row < 8 ? end - row : 8;
-      float *into[8];
-      for (size_t i = 0; i < taken; i++) {
-        const size_t top = (row + i) / PRODUCT_ROWS * PRODUCT_ROWS;
-        const size_t height = rows - top < PRODUCT_ROWS ? rows - top : PRODUCT_ROWS;
-        into[i] = strips + top * strip_depth(depth) + block * height +
-                  (row + i - top) * DEPTH_BLOCK - block;
-      }
-      size_t k = block;
+  const size_t height = strip_rows(rows), end = first_row + count;
+  for (size_t row = first_row; row < end; row += 8) {
+    const size_t taken = end - row < 8 ? end - row : 8;
+    float *into[8];
+    size_t apart[8];
+    for (size_t i = 0; i < taken; i++)
+      into[i] = strip_row(strips, rows, height, depth, row + i, &apart[i]);
+    for (size_t block = 0; block < depth; block += DEPTH_BLOCK) {
+      const size_t left = depth - block < DEPTH_BLOCK ? depth - block : DEPTH_BLOCK;
+      const float *from = x + block * stride + row;
+      size_t k = 0;
       if (__builtin_expect(taken == 8, 1)) {
-        for (; k + 8 <= last; k += 8) {
+        for (; k + 8 <= left; k += 8) {
           v8 m[8];
 #pragma unroll
-          for (size_t i = 0; i < 8; i++) m[i] = load8(x + (k + i) * stride + row);
+          for (size_t i = 0; i < 8; i++) {
+            m[i] = load8(from + (k + i) * stride);
+            __builtin_prefetch(from + (k + i) * stride + 16);
+          }
           transpose8(m);
 #pragma unroll
           for (size_t i = 0; i < 8; i++) memcpy(into[i] + k, &m[i], sizeof m[i]);
         }
       }
-      for (; k < last; k++)
-        for (size_t i = 0; i < taken; i++) into[i][k] = x[k * stride + row + i];
+      for (; k < left; k++)
+        for (size_t i = 0; i < taken; i++) into[i][k] = from[k * stride + i];
+      for (size_t i = 0; i < taken; i++) into[i] += apart[i];
     }
   }
 }
@@ -432,30 +477,37 @@ CK_INLINE void expand_panel(
       panel_of_columns(weight, product->bfloat16, product->stride, outputs, depth, into);
       break;
     case CK_PANELS:
-      widen(
-          (const uint16_t *)(weight + panel * product->stride) + first * 16, depth * 16, into);
+      weight += panel * product->stride + first * 32;
+      for (size_t k = 0; k < depth; k += 2) {
+        __builtin_prefetch(weight + k * 32 + STREAM_AHEAD);
+        widen((const uint16_t *)weight + k * 16, depth - k < 2 ? 16 : 32, into + k * 16);
+      }
       break;
   }
 }
 
-static size_t product_scratch(size_t rows, size_t panels) {
-  const size_t strips = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
-  const size_t tiles = strips > 1 ? strips * panels : 1;
-  return 2 * PANEL_BLOCK + tiles * TILE_SUMS;
+/// Strips that a panel's weights pass while they are in the first cache; more of them, and the
+/// weights of a block are kept.
+enum { STREAM_STRIPS = 4 };
+
+static size_t product_scratch(size_t strips, size_t panels) {
+  return 2 * PANEL_BLOCK + strips * (strips > STREAM_STRIPS ? panels + 1 : 1) * TILE_SUMS;
 }
 
 static void product(
-    const float *strips, size_t first_row, size_t rows, const ck_product *product,
-    size_t first_panel, size_t panels, float *scratch) {
+    const float *strips, size_t input_rows, size_t first_row, size_t rows,
+    const ck_product *product, size_t first_panel, size_t panels, float *scratch) {
   const size_t depth = product->depth, padded = strip_depth(depth);
-  const size_t strip_count = (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS;
+  const size_t height = strip_rows(input_rows);
+  const size_t strip_count = (rows + height - 1) / height;
   const size_t blocks = depth > 0 ? padded / DEPTH_BLOCK : 1;
-  const size_t step = rows <= PAIR_ROWS ? 2 : PRODUCT_PANELS;
+  const size_t step = height <= PAIR_ROWS ? 2 : PRODUCT_PANELS;
   const size_t groups = (panels + step - 1) / step;
-  const bool streaming = strip_count == 1;
+  const bool streaming = strip_count <= STREAM_STRIPS;
+  const bool in_place =
+      product->layout == CK_PANELS && (!product->bfloat16 || strip_count <= 2);
   float *expanded = scratch, *sums = scratch + 2 * PANEL_BLOCK;
 
-  // Weights that one strip meets are read on; those that many meet are kept a block at a time.
   for (size_t pass = 0; pass < blocks * groups; pass++) {
     const size_t block = streaming ? pass % blocks : pass / groups;
     const size_t group = streaming ? pass / blocks : pass % groups;
@@ -466,26 +518,28 @@ static void product(
 
     const char *weights = (const char *)expanded;
     size_t apart = PANEL_BLOCK * sizeof(float);
-    int kind = WEIGHTS_IN_CACHE;
-    if (product->layout == CK_PANELS && (!product->bfloat16 || streaming)) {
+    if (in_place) {
       weights = (const char *)product->weight + panel * product->stride +
                 first * (product->bfloat16 ? 32 : 64);
       apart = product->stride;
-      kind = product->bfloat16 ? WEIGHTS_HALVES : WEIGHTS_FLOATS;
     } else {
       for (size_t n = 0; n < width; n++)
         expand_panel(product, panel + n, first, taken, expanded + n * PANEL_BLOCK);
     }
     for (size_t strip = 0; strip < strip_count; strip++) {
-      const size_t top = strip * PRODUCT_ROWS;
-      const size_t height = rows - top < PRODUCT_ROWS ? rows - top : PRODUCT_ROWS;
-      float *tile = sums + (streaming ? 0 : (group * strip_count + strip) * TILE_SUMS);
-      tile_kernels[width - 1][height - 1][kind](
-          strips + (first_row + top) * padded + first * height, weights, apart, taken,
-          block == 0, tile);
+      const size_t top = strip * height;
+      const size_t count = rows - top < height ? rows - top : height;
+      float *tile = sums + (streaming ? strip : group * strip_count + strip) * TILE_SUMS;
+      // The first strip to meet weights brings them in from memory.
+      const int kind = !in_place ? WEIGHTS_IN_CACHE
+                       : product->bfloat16 ? WEIGHTS_HALVES
+                       : strip == 0        ? WEIGHTS_FLOATS
+                                           : WEIGHTS_IN_CACHE;
+      tile_kernels[width - 1][count - 1][kind](
+          strips + (first_row + top) * padded + first * count, weights, apart, taken, block == 0,
+          tile);
       if (block + 1 == blocks)
-        finish_tile(product, tile, first_row + top, height, panel, width);
-      if (kind == WEIGHTS_FLOATS && !streaming) kind = WEIGHTS_IN_CACHE;
+        finish_tile(product, tile, first_row + top, count, panel, width);
     }
   }
 }

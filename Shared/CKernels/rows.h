@@ -1,14 +1,5 @@
 // Operations on single rows.
 
-static void add_bias(float *y, size_t yStride, size_t rows, size_t count, const float *bias) {
-  for (size_t r = 0; r < rows; r++, y += yStride) {
-    for (size_t i = 0; i < count; i += 16) {
-      const size_t left = count - i;
-      store(y + i, load(y + i, left) + load(bias + i, left), left);
-    }
-  }
-}
-
 static void rms_norm(
     const float *x, size_t count, const float *weight, float epsilon, float *y) {
   v16 squares = splat(0);

@@ -8,6 +8,7 @@ struct ProductTiles {
   private let products: UnsafeBufferPointer<ck_product>
   private let rows: Int
   private let depth: Int
+  private let stripRows: Int
   private let bandRows: Int
   private let bands: Int
   private let groupPanels: Int
@@ -18,7 +19,7 @@ struct ProductTiles {
     self.products = products
     self.rows = rows
     depth = products.first?.depth ?? 0
-    let stripRows = device.kernels.strip_rows
+    stripRows = device.kernels.strip_rows(rows)
     let strips = (rows + stripRows - 1) / stripRows
     let mostStrips = max(1, ProductTiles.bandRows / stripRows)
     let bands = max(1, (strips + mostStrips - 1) / mostStrips)
@@ -27,7 +28,7 @@ struct ProductTiles {
 
     let threads = device.pool.threadCount
     var groupPanels = ProductTiles.groupPanels
-    if strips == 1 {
+    if strips <= ProductTiles.fewStrips {
       // Weights pass once, at the speed of memory: long runs, yet a share for every thread.
       let bytes = products.reduce(0) { $0 + ProductTiles.panels($1) * ProductTiles.panelBytes($1) }
       let panels = products.reduce(0) { $0 + ProductTiles.panels($1) }
@@ -76,7 +77,7 @@ struct ProductTiles {
 
   private func compute(strips: UnsafePointer<Float>, on device: CPUDevice) {
     let kernels = device.kernels
-    let scratchFloats = kernels.product_scratch(bandRows, groupPanels)
+    let scratchFloats = kernels.product_scratch(bandRows / stripRows, groupPanels)
     // Bands of the same panels follow each other, while their weights are in the last cache.
     device.pool.parallel(groups * bands) { tile, scratch in
       var group = tile / bands
@@ -90,7 +91,7 @@ struct ProductTiles {
         guard let product = products.baseAddress else { return }
         let (top, first) = (tile % bands * bandRows, group * groupPanels)
         kernels.product(
-          strips, top, min(bandRows, rows - top), product + index, first,
+          strips, rows, top, min(bandRows, rows - top), product + index, first,
           min(groupPanels, panels - first), scratch.floats(scratchFloats))
         return
       }
@@ -115,4 +116,6 @@ struct ProductTiles {
   /// Rows whose block of the depth stays in a core's second cache beside the sums.
   private static let bandRows = 336
   private static let groupPanels = 8
+  /// Strips that read weights as fast as memory gives them.
+  private static let fewStrips = 4
 }

@@ -101,19 +101,11 @@ typedef struct {
 typedef struct {
   const char *_Nonnull name;
 
-  /// y[r][n] = Σ_k x[r][k] · weight[n][k] (+ bias[n]), for as many rows as the caller wants to
-  /// keep in its cache. weight is [outputs, depth] without gaps, bfloat16 if `bfloat16`, else
-  /// float32; it is read once, in place.
-  void (*_Nonnull linear)(
-      const float *_Nonnull x, size_t xStride, size_t rows, const void *_Nonnull weight,
-      bool bfloat16, size_t depth, size_t outputs, const float *_Nullable bias,
-      float *_Nonnull y, size_t yStride);
-
   /// Rows of a strip: an input is packed into strips of so many rows, the last one less, each
   /// holding blocks of CK_DEPTH_BLOCK inputs, [rows of the strip][CK_DEPTH_BLOCK], the last one
   /// incomplete. A single row is a strip as it is. All strips together hold
   /// rows · ⌈depth / CK_DEPTH_BLOCK⌉ · CK_DEPTH_BLOCK floats.
-  size_t strip_rows;
+  size_t (*_Nonnull strip_rows)(size_t rows);
 
   /// Packs rows first ..< first + count of x [rows, depth].
   void (*_Nonnull pack_strips)(
@@ -130,25 +122,21 @@ typedef struct {
       const void *_Nonnull weight, bool bfloat16, size_t depth, size_t outputs,
       void *_Nonnull panel);
 
-  /// Floats of scratch that `product` needs for so many rows and panels.
-  size_t (*_Nonnull product_scratch)(size_t rows, size_t panels);
+  /// Floats of scratch that `product` needs for so many strips and panels.
+  size_t (*_Nonnull product_scratch)(size_t strips, size_t panels);
 
-  /// Rows first_row ..< first_row + rows of an input in strips times panels first_panel ..<
-  /// first_panel + panels of a weight. The rows are whole strips.
+  /// Rows first_row ..< first_row + rows of an input of `input_rows`, in strips, times panels
+  /// first_panel ..< first_panel + panels of a weight. The rows are whole strips.
   ///
   /// Every sum runs over blocks of CK_DEPTH_BLOCK inputs; in a block it is one chain of fused
   /// multiply-adds in order, from 0; the blocks' sums are added in order; then the bias.
   void (*_Nonnull product)(
-      const float *_Nonnull strips, size_t first_row, size_t rows,
+      const float *_Nonnull strips, size_t input_rows, size_t first_row, size_t rows,
       const ck_product *_Nonnull product, size_t first_panel, size_t panels,
       float *_Nonnull scratch);
 
   /// y[i] = the bfloat16 x[i], exactly.
   void (*_Nonnull widen)(const uint16_t *_Nonnull x, size_t count, float *_Nonnull y);
-
-  /// y[r] += bias for each of `rows` rows of `count` elements.
-  void (*_Nonnull add_bias)(
-      float *_Nonnull y, size_t yStride, size_t rows, size_t count, const float *_Nonnull bias);
 
   /// y = x / sqrt(mean(x²) + epsilon) · weight; y may be x.
   void (*_Nonnull rms_norm)(
