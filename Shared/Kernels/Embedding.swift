@@ -67,7 +67,7 @@ enum Embedding {
         into[k] = Float(bitPattern: UInt32(from[k &* PackedMatrix.panelOutputs]) << 16)
       }
     case .q8, .q4:
-      preconditionFailure("no kernel for quantised tables")
+      Quantiser.widen(row, of: table, into: into)
     }
   }
 

@@ -14,6 +14,8 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
   case unknownDevice(String)
   /// A device kind that this build has no code for, or this machine does not have.
   case deviceUnavailable(String, reason: String)
+  /// A weight [N, K] has a value at (row, column) that no quantised block can hold.
+  case notQuantisable(row: Int, column: Int, value: Float)
   /// The system did not start the threads; `code` is its errno.
   case threadsUnavailable(count: Int, code: Int32)
 
@@ -38,6 +40,9 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
       "\(name) is no device; give cpu or cuda:N"
     case .deviceUnavailable(let name, let reason):
       "device \(name) cannot be used: \(reason); give --device cpu"
+    case .notQuantisable(let row, let column, let value):
+      "the weight at row \(row), column \(column) is \(value), which no quantised block can hold; "
+        + "the checkpoint is damaged, or the layer must stay as it is"
     case .threadsUnavailable(let count, let code):
       "the system refused to start \(count) threads (errno \(code)); give fewer with --threads"
     }

@@ -15,17 +15,28 @@ enum Linear {
     guard rows > 0 else { return }
 
     withUnsafeTemporaryAllocation(of: ck_product.self, capacity: max(products.count, 1)) { room in
+      // Behind each other: weights in floats, of 8 bits, of 4 bits.
       var count = 0
-      for product in products where product.y.count > 0 {
-        guard let operands = operands(of: product, depth: depth) else {
-          preconditionFailure("no kernel for quantised weights")
+      func take(_ belongs: (PackedMatrix.Format?) -> Bool) -> Int {
+        for product in products where product.y.count > 0 && belongs(product.weight.format) {
+          room.initializeElement(at: count, to: operands(of: product, depth: depth))
+          count += 1
         }
-        room.initializeElement(at: count, to: operands)
-        count += 1
+        return count
       }
-      let products = ProductTiles(
-        UnsafeBufferPointer(rebasing: room[..<count]), rows: rows, on: device)
-      products.compute(x.floatBase, stride: depth, on: device)
+      let floats = take { $0 != .q8 && $0 != .q4 }
+      let bytes = take { $0 == .q8 }
+      let all = take { $0 == .q4 }
+      if floats > 0 {
+        ProductTiles(UnsafeBufferPointer(rebasing: room[..<floats]), rows: rows, on: device)
+          .compute(x.floatBase, stride: depth, on: device)
+      }
+      if all > floats {
+        QuantisedTiles(
+          UnsafeBufferPointer(rebasing: room[floats..<all]), firstOf4Bits: bytes - floats,
+          rows: rows, on: device
+        ).compute(x.floatBase, stride: depth, on: device)
+      }
     }
     withExtendedLifetime((x, products)) {}
   }
@@ -51,15 +62,13 @@ enum Linear {
     try product.y.require(shape: [rows, outputs], "the output of a linear layer")
   }
 
-  /// Nil for quantised weights.
-  private static func operands(of product: LinearProduct, depth: Int) -> ck_product? {
+  private static func operands(of product: LinearProduct, depth: Int) -> ck_product {
     let (weight, bfloat16, layout, stride): (UnsafeRawPointer, Bool, ck_layout, Int)
     switch product.weight {
     case .rows(let tensor):
       (weight, bfloat16) = (UnsafeRawPointer(tensor.baseAddress), tensor.scalarType == .bfloat16)
       (layout, stride) = (CK_ROWS, depth)
     case .panels(let matrix):
-      guard matrix.format == .float32 || matrix.format == .bfloat16 else { return nil }
       (weight, bfloat16) = (
         UnsafeRawPointer(matrix.panels.baseAddress), matrix.format == .bfloat16
       )
@@ -76,6 +85,14 @@ enum Linear {
       weight: weight, bfloat16: bfloat16, layout: layout, stride: stride, depth: depth,
       outputs: outputs, bias: ck_vector(product.bias), scale: ck_vector(scale), finish: finish,
       y: product.y.floatBase, y_stride: outputs)
+  }
+}
+
+extension LinearWeight {
+  /// Of panels; nil of rows.
+  fileprivate var format: PackedMatrix.Format? {
+    guard case .panels(let matrix) = self else { return nil }
+    return matrix.format
   }
 }
 

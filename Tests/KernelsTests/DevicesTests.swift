@@ -52,6 +52,7 @@ import Testing
       ),
       (.unknownDevice("gpu"), "gpu is no device"),
       (.deviceUnavailable("cuda:1", reason: "why"), "why"),
+      (.notQuantisable(row: 5, column: 9, value: .infinity), "row 5, column 9 is inf"),
       (.threadsUnavailable(count: 8, code: 11), "8 threads (errno 11)"),
     ])
   func descriptions(error: KernelError, part: String) {
