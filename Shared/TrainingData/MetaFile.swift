@@ -48,6 +48,14 @@ public struct MetaFile: Sendable, Equatable {
     try self.init(bytes, path: path)
   }
 
+  /// A single annotation file, whose pictures are found from its folder.
+  public init(annotation path: String) {
+    self.path = path
+    datasets = [
+      Dataset(name: "samples", roots: [DataFile.folder(of: path)], annotation: path)
+    ]
+  }
+
   /// - Parameter path: where `bytes` were read: what errors name, and relative paths begin at.
   /// - Throws: ``TrainingDataError``.
   init(_ bytes: [UInt8], path: String) throws {
