@@ -19,13 +19,26 @@ CK_INLINE v16 power16(v16 x) {
   return (v16)((i16x32)y & ~(x < splat(-125)));
 }
 
-/// The greatest lane of four values without a NaN.
-CK_INLINE float peak16(v16 v) {
-  v8 a = v.lo, b = v.hi;
-  a = __builtin_elementwise_max(a, b);
-  v4 c = __builtin_elementwise_max(a.lo, a.hi);
-  float x = c.x > c.z ? c.x : c.z, y = c.y > c.w ? c.y : c.w;
-  return x > y ? x : y;
+/// a where it is greater, else b, in the form that is one instruction.
+CK_INLINE v16 greater16(v16 a, v16 b) { return a > b ? a : b; }
+CK_INLINE v4 max4(v4 a, v4 b) { return a > b ? a : b; }
+
+/// The greatest lanes of four values without a NaN.
+CK_INLINE v4 peaks16(const v16 *v) {
+  v4 fold[4];
+#pragma unroll
+  for (size_t i = 0; i < 4; i++) {
+    v8 half = v[i].lo > v[i].hi ? v[i].lo : v[i].hi;
+    fold[i] = max4(half.lo, half.hi);
+  }
+  v4 ab = max4(
+      __builtin_shufflevector(fold[0], fold[1], 0, 1, 4, 5),
+      __builtin_shufflevector(fold[0], fold[1], 2, 3, 6, 7));
+  v4 cd = max4(
+      __builtin_shufflevector(fold[2], fold[3], 0, 1, 4, 5),
+      __builtin_shufflevector(fold[2], fold[3], 2, 3, 6, 7));
+  return max4(
+      __builtin_shufflevector(ab, cd, 0, 2, 4, 6), __builtin_shufflevector(ab, cd, 1, 3, 5, 7));
 }
 
 CK_INLINE size_t min_size(size_t a, size_t b) { return a < b ? a : b; }
@@ -90,10 +103,11 @@ CK_INLINE size_t row_offset(const ck_attention *call, size_t i) {
 CK_INLINE void pack_queries(
     const ck_attention *call, size_t first, size_t rows, float *packed) {
   const float factor = (float)(1.4426950408889634 / sqrt((double)call->size));
-  for (size_t m = 0; m < rows; m++) {
-    const float *q = call->q + row_offset(call, first + m);
-    for (size_t h = 0; h < call->size; h++) packed[h * rows + m] = q[h] * factor;
-  }
+  const float *q[ATTENTION_ROWS];
+  for (size_t m = 0; m < rows; m++) q[m] = call->q + row_offset(call, first + m);
+  for (size_t h = 0; h < call->size; h++)
+#pragma clang loop vectorize(disable)
+    for (size_t m = 0; m < rows; m++) *packed++ = q[m][h] * factor;
 }
 
 /// Where the tiles of a call's rows begin, as even as can be.
@@ -108,56 +122,70 @@ static void pack_all_queries(const ck_attention *call, float *packed) {
   }
 }
 
-/// Takes the scores of a tile's rows with the keys [start, start + ATTENTION_BLOCK) into the
-/// running softmax and turns them into weights.
-CK_INLINE void soften(
+/// Puts scales on a tile's scores, and −∞ where a row sees no key.
+CK_INLINE void complete_scores(
     const ck_attention *call, size_t first, size_t rows, size_t start, const float *key_scales,
-    const float *value_scales, float *scores, attention_state state) {
-  const size_t panels = panels_of(call->size);
-  for (size_t m = 0; m < rows; m++, scores += ATTENTION_BLOCK) {
-    const size_t row = first + m, visible = visible_to(call, row);
-    if (visible <= start) continue;
-    const size_t count = min_size(visible - start, ATTENTION_BLOCK);
-    v16 s[ATTENTION_BLOCK / 16];
-    v16 greatest = splat(-INFINITY);
-    if (count == ATTENTION_BLOCK) {
-#pragma unroll
-      for (size_t j = 0; j < ATTENTION_BLOCK / 16; j++) {
-        s[j] = load16(scores + 16 * j);
-        if (key_scales) s[j] = s[j] * load16(key_scales + 16 * j);
-        greatest = max16(s[j], greatest);
-      }
-    } else {
-#pragma unroll
-      for (size_t j = 0; j < ATTENTION_BLOCK / 16; j++) {
-        const size_t left = count > 16 * j ? count - 16 * j : 0;
-        s[j] = load16(scores + 16 * j);
-        if (key_scales) s[j] = s[j] * load16(key_scales + 16 * j);
-        s[j] = keep(s[j], left, -INFINITY);
-        greatest = max16(s[j], greatest);
-      }
+    float *scores) {
+  for (size_t m = 0; key_scales && m < rows; m++)
+    for (size_t j = 0; j < ATTENTION_BLOCK; j += 16) {
+      float *s = scores + m * ATTENTION_BLOCK + j;
+      store16(s, load16(s) * load16(key_scales + j));
     }
-    const float before = state.maxima[row], found = peak16(greatest);
-    const float maximum = found > before ? found : before;
-    // Without a score above −∞ all weights are 0, not NaN.
-    const v16 offset = splat(maximum == -INFINITY ? 0 : maximum);
-    v16 sum = load16(state.sums + 16 * row);
-    if (maximum > before) {
-      state.maxima[row] = maximum;
-      const v16 kept = power16(splat(before - maximum));
-      sum = sum * kept;
-      float *output = state.output + row * panels * 16;
+  for (size_t m = 0; m < rows; m++) {
+    const size_t visible = visible_to(call, first + m);
+    for (size_t j = visible > start ? visible - start : 0; j < ATTENTION_BLOCK; j++)
+      scores[m * ATTENTION_BLOCK + j] = -INFINITY;
+  }
+}
+
+/// Takes the scores of a tile's rows with a block of keys into the running softmax and turns them
+/// into weights. One step of all rows comes before the next of any, which keeps the units busy.
+CK_INLINE void soften(
+    size_t first, size_t rows, size_t panels, const float *value_scales, float *scores,
+    attention_state state) {
+  enum { VECTORS = ATTENTION_BLOCK / 16 };
+  v16 peaks[8];
+#pragma unroll
+  for (size_t m = 0; m < 8; m++) {
+    peaks[m] = splat(-INFINITY);
+    if (m < rows)
+#pragma unroll
+      for (size_t j = 0; j < VECTORS; j++)
+        peaks[m] = greater16(load16(scores + m * ATTENTION_BLOCK + 16 * j), peaks[m]);
+  }
+  float before[16], offsets[16], kept[16];
+  store16(before, splat(0));
+  for (size_t m = 0; m < rows; m++) before[m] = state.maxima[first + m];
+  v16 maxima = splat(0);
+  maxima.lo.lo = peaks16(peaks);
+  maxima.lo.hi = peaks16(peaks + 4);
+  maxima = max16(maxima, load16(before));
+  store16(kept, power16(load16(before) - maxima));
+  // Without a score above −∞ all weights are 0, not NaN.
+  store16(offsets, select16(maxima == splat(-INFINITY), splat(0), maxima));
+  float after[16];
+  store16(after, maxima);
+
+  for (size_t m = 0; m < rows; m++) {
+    const v16 offset = splat(offsets[m]);
+    float *s = scores + m * ATTENTION_BLOCK;
+    v16 sum = load16(state.sums + 16 * (first + m));
+    if (after[m] > before[m]) {
+      state.maxima[first + m] = after[m];
+      sum = sum * splat(kept[m]);
+      float *output = state.output + (first + m) * panels * 16;
       for (size_t n = 0; n < panels; n++)
-        store16(output + 16 * n, load16(output + 16 * n) * kept);
+        store16(output + 16 * n, load16(output + 16 * n) * splat(kept[m]));
     }
+    v16 weights[VECTORS];
 #pragma unroll
-    for (size_t j = 0; j < ATTENTION_BLOCK / 16; j++) {
-      s[j] = power16(s[j] - offset);
-      sum += s[j];
-      if (value_scales) s[j] = s[j] * load16(value_scales + 16 * j);
-      store16(scores + 16 * j, s[j]);
+    for (size_t j = 0; j < VECTORS; j++) weights[j] = power16(load16(s + 16 * j) - offset);
+#pragma unroll
+    for (size_t j = 0; j < VECTORS; j++) {
+      sum += weights[j];
+      store16(s + 16 * j, value_scales ? weights[j] * load16(value_scales + 16 * j) : weights[j]);
     }
-    store16(state.sums + 16 * row, sum);
+    store16(state.sums + 16 * (first + m), sum);
   }
 }
 
@@ -185,7 +213,12 @@ CK_INLINE void gather(
 }
 
 /// From so many rows on a narrow block is widened once for all of them.
-enum { WIDENING_ROWS = 13, SEGMENT_BLOCKS = CK_ATTENTION_SEGMENT / CK_ATTENTION_BLOCK };
+enum { WIDENING_ROWS = 13 };
+
+/// Where a segment begins. A call that is not causal is one segment.
+CK_INLINE size_t segment_start(const ck_attention *call, size_t segment) {
+  return call->causal ? segment * CK_ATTENTION_SEGMENT : segment ? SIZE_MAX : 0;
+}
 
 static void widen_block(const void *from, ck_cache_type type, size_t count, float *to) {
   for (size_t i = 0; i < count; i += 16) store16(to + i, load_widened(from, i, type));
@@ -204,10 +237,9 @@ static void take_segment(
   float *wide = scores + rows * ATTENTION_BLOCK;
 
   clear_state(state, rows, size);
-  for (size_t block = segment * SEGMENT_BLOCKS; block < (segment + 1) * SEGMENT_BLOCKS; block++) {
-    const size_t start = block * ATTENTION_BLOCK;
-    if (start >= most) break;
-    const char *base = (const char *)call->blocks[block] + call->offset;
+  const size_t end = min_size(segment_start(call, segment + 1), most);
+  for (size_t start = segment_start(call, segment); start < end; start += ATTENTION_BLOCK) {
+    const char *base = (const char *)call->blocks[start / ATTENTION_BLOCK] + call->offset;
     const float *key_scales = NULL, *value_scales = NULL;
     if (call->type == CK_CACHE_INT8) {
       key_scales = (const float *)(base + layout.key_scales);
@@ -228,9 +260,12 @@ static void take_segment(
       score(
           type, next - first, panels, size, packed + first * size, keys,
           scores + first * ATTENTION_BLOCK);
+      if (key_scales || visible_to(call, first) < start + ATTENTION_BLOCK)
+        complete_scores(
+            call, first, next - first, start, key_scales, scores + first * ATTENTION_BLOCK);
       soften(
-          call, first, next - first, start, key_scales, value_scales,
-          scores + first * ATTENTION_BLOCK, state);
+          first, next - first, panels_of(size), value_scales, scores + first * ATTENTION_BLOCK,
+          state);
     }
     if (widening) {
       widen_block(values, call->type, 16 * panels_of(size) * ATTENTION_BLOCK, wide);
@@ -249,7 +284,7 @@ CK_INLINE void merge_segment(
     const ck_attention *call, size_t segment, attention_state later, attention_state state) {
   const size_t panels = panels_of(call->size);
   for (size_t i = 0; i < call->rows; i++) {
-    if (visible_to(call, i) <= segment * CK_ATTENTION_SEGMENT) continue;
+    if (visible_to(call, i) <= segment_start(call, segment)) continue;
     const float before = state.maxima[i], found = later.maxima[i];
     const float maximum = found > before ? found : before;
     const float offset = maximum == -INFINITY ? 0 : maximum;
@@ -295,7 +330,7 @@ static void attend(const ck_attention *call, float *scratch) {
   pack_all_queries(call, packed);
   take_segment(call, 0, packed, scores, state);
   const size_t most = visible_to(call, rows - 1);
-  for (size_t segment = 1; segment * CK_ATTENTION_SEGMENT < most; segment++) {
+  for (size_t segment = 1; segment_start(call, segment) < most; segment++) {
     take_segment(call, segment, packed, scores, later);
     merge_segment(call, segment, later, state);
   }

@@ -23,6 +23,7 @@
 #include "attention.h"
 #include "philox.h"
 #include "gradients.h"
+#include "attention_gradient.h"
 #include "quantised.h"
 #include "quantiser.h"
 
@@ -50,6 +51,8 @@ const ck_kernels CK_TABLE = {
     .attend_segment = attend_segment,
     .attention_state = attention_state_floats,
     .join_segments = join_segments,
+    .attention_gradient = attention_gradient,
+    .attention_gradient_scratch = attention_gradient_scratch,
     .exponential = exponential,
     .greatest = greatest_of,
     .exponentials = exponentials_of,

@@ -1,5 +1,4 @@
 import CKernels
-import COpenBLAS
 import Tensors
 
 /// Softmax(q · kᵀ / √H) · v of every head, each row seeing all of its picture.
@@ -89,10 +88,7 @@ enum BidirectionalAttention {
     }
   }
 
-  private static let blockRows = 128
-
-  /// With P the softmax, dP = dY · vᵀ and dS = P ⊙ (dP − Σ dY ⊙ y) / √H: dV = Pᵀ · dY,
-  /// dQ = dS · k, dK = dSᵀ · q. P is computed again, a block of query rows at a time.
+  /// As ``AttentionGradient``.
   static func gradient(
     dY: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, heads: Int, rowsEach rows: Int,
     dQ: Tensor, dK: Tensor, dV: Tensor, on device: CPUDevice
@@ -113,21 +109,15 @@ enum BidirectionalAttention {
     }
     guard q.count > 0 else { return }
 
-    OpenBLAS.useOneThread()
     let size = width / heads
     let operands = AttentionGradient(
       dY: dY.floatBase, q: q.floatBase, k: k.floatBase, v: v.floatBase, y: y.floatBase,
       dQ: dQ.floatBase, dK: dK.floatBase, dV: dV.floatBase, queryStride: width, keyStride: width,
-      size: size, kernels: device.kernels)
-    // Keys and values of a head gather from all its rows: one task, one order.
+      size: size, group: 1, causal: false, kernels: device.kernels)
     device.parallel(tiles: q.shape[0] / rows * heads, cost: rows * (rows + size)) { tile, scratch in
       let (picture, head) = tile.quotientAndRemainder(dividingBy: heads)
-      let corner = picture * rows * width + head * size
-      for first in stride(from: 0, to: rows, by: blockRows) {
-        operands.block(
-          query: corner + first * width, key: corner, rows: min(blockRows, rows - first),
-          keys: rows, visible: nil, adding: first > 0, scratch: scratch)
-      }
+      operands.compute(
+        rows: picture * rows..<(picture + 1) * rows, head: head, scratch: scratch)
     }
     withExtendedLifetime((dY, q, k, v, y, dQ, dK, dV)) {}
   }

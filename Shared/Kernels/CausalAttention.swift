@@ -1,5 +1,4 @@
 import CKernels
-import COpenBLAS
 import Tensors
 
 /// Causal attention of whole sequences: q, y [T, Q · H], k, v [T, KV · H], each row seeing the
@@ -35,8 +34,7 @@ enum CausalAttention {
     }
   }
 
-  /// As ``BidirectionalAttention``'s; the heads of a group add up in the gradients of the keys and
-  /// values they share.
+  /// As ``AttentionGradient``; zero for rows of no sequence.
   static func gradient(
     dY: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, heads: Int, keyValueHeads: Int,
     sequences: [Range<Int>], dQ: Tensor, dK: Tensor, dV: Tensor, on device: CPUDevice
@@ -48,34 +46,24 @@ enum CausalAttention {
     try dQ.requireRows(like: q, "the gradient of queries")
     try dK.requireRows(like: k, "the gradient of keys")
     try dV.requireRows(like: k, "the gradient of values")
-    for tensor in [dQ, dK, dV] { try device.clear(tensor) }
+    if sequences.reduce(0, { $0 + $1.count }) < q.shape[0] {
+      for tensor in [dQ, dK, dV] { try device.clear(tensor) }
+    }
     guard q.count > 0 else { return }
 
-    OpenBLAS.useOneThread()
-    let (size, group) = (layout.size, heads / keyValueHeads)
     let operands = AttentionGradient(
       dY: dY.floatBase, q: q.floatBase, k: k.floatBase, v: v.floatBase, y: y.floatBase,
-      dQ: dQ.floatBase, dK: dK.floatBase, dV: dV.floatBase, queryStride: heads * size,
-      keyStride: keyValueHeads * size, size: size, kernels: device.kernels)
+      dQ: dQ.floatBase, dK: dK.floatBase, dV: dV.floatBase, queryStride: heads * layout.size,
+      keyStride: keyValueHeads * layout.size, size: layout.size, group: heads / keyValueHeads,
+      causal: true, kernels: device.kernels)
     // The longest first: the tasks end together.
-    let sequences = sequences.sorted { $0.count > $1.count }
+    let sequences = sequences.filter { !$0.isEmpty }.sorted { $0.count > $1.count }
     device.pool.parallel(sequences.count * keyValueHeads) { tile, scratch in
-      let (sequence, keyValueHead) = tile.quotientAndRemainder(dividingBy: keyValueHeads)
-      let rows = sequences[sequence]
-      let key = (rows.lowerBound * keyValueHeads + keyValueHead) * size
-      for head in keyValueHead * group..<(keyValueHead + 1) * group {
-        for first in stride(from: 0, to: rows.count, by: blockRows) {
-          let count = min(blockRows, rows.count - first)
-          operands.block(
-            query: ((rows.lowerBound + first) * heads + head) * size, key: key, rows: count,
-            keys: first + count, visible: first + 1, adding: true, scratch: scratch)
-        }
-      }
+      let (sequence, head) = tile.quotientAndRemainder(dividingBy: keyValueHeads)
+      operands.compute(rows: sequences[sequence], head: head, scratch: scratch)
     }
     withExtendedLifetime((dY, q, k, v, y, dQ, dK, dV)) {}
   }
-
-  private static let blockRows = 128
 
   /// The sizes of a call, checked.
   private struct Layout {

@@ -45,6 +45,26 @@ typedef struct {
   size_t offset;
 } ck_attention;
 
+/// One sequence's rows in one key-value head and the `group` query heads that share it.
+typedef struct {
+  /// Elements of a head.
+  size_t size;
+  size_t rows, group;
+  /// Whether a row sees the rows up to itself, or all.
+  bool causal;
+  /// The first row's first element; heads are `size` apart.
+  const float *_Nonnull q;
+  const float *_Nonnull k;
+  const float *_Nonnull v;
+  const float *_Nonnull y;
+  const float *_Nonnull dy;
+  float *_Nonnull dq;
+  float *_Nonnull dk;
+  float *_Nonnull dv;
+  /// Elements between rows of q, y, dy and dq, and of k, v, dk and dv.
+  size_t query_stride, key_stride;
+} ck_attention_gradient;
+
 /// Inputs whose products make one chain of a sum.
 enum { CK_DEPTH_BLOCK = 256 };
 
@@ -194,6 +214,12 @@ typedef struct {
   /// y from the states of a call's segments, one behind the other, which it changes.
   void (*_Nonnull join_segments)(
       const ck_attention *_Nonnull call, size_t segments, float *_Nonnull states);
+
+  /// Of `attend`: dq, dk and dv, written. `scratch` has attention_gradient_scratch floats.
+  void (*_Nonnull attention_gradient)(
+      const ck_attention_gradient *_Nonnull call, float *_Nonnull scratch);
+
+  size_t (*_Nonnull attention_gradient_scratch)(size_t rows, size_t size);
 
   /// y[i] = exp(x[i]); y may be x.
   void (*_Nonnull exponential)(const float *_Nonnull x, size_t count, float *_Nonnull y);
