@@ -289,9 +289,10 @@ typedef struct {
       const float *_Nonnull x, size_t count, uint64_t seed, uint64_t stream, uint64_t first,
       float probability, float factor, float *_Nonnull y);
 
-  // Products with quantised weights, [16] outputs a panel, as `PackedMatrix` lays them out. Each
-  // is one chain over blocks of 32 along the depth: acc = fma(Σ w · x8, scale · d, acc), the sum
-  // of whole numbers exact, acc from 0.
+  // Products with quantised weights, in panels as `PackedMatrix` lays them out: w = factor · w8, w8
+  // a whole number. Each product is one chain over blocks of 32 along the depth, in order:
+  // acc = fma(Σ w8 · x8, factor · d, acc), the sum of whole numbers exact, acc from 0; then the
+  // bias.
 
   /// Rounds rows `first` ..< first + count of `rows` to blocks of 32 numbers of −127…127 and a
   /// step between them, d = max|x| / 127: x8 = x · (127 / max|x|), rounded to nearest, ties to
