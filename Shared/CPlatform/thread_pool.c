@@ -10,11 +10,15 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
-/// How often an idle thread looks for work before it sleeps: some tens of microseconds, the
-/// pause between two operations of a model. Waking a sleeper costs about as much.
-enum { SPINS = 1000 };
+/// How long an idle thread looks for work before it sleeps: the pause between two operations of
+/// a model. Waking a sleeper costs nearly as much.
+enum { SPIN_NANOSECONDS = 50000 };
+
+/// Looks between two of the clock, which costs more than a look.
+enum { LOOKS = 16 };
 
 /// Set in `members` while a job takes in workers; the other bits count those inside.
 #define OPEN 0x80000000u
@@ -23,7 +27,7 @@ struct thread_pool {
   pthread_mutex_t one_job;
   pthread_t *threads;
   size_t thread_count;
-  int spins;
+  int64_t spin_nanoseconds;
 
   // The job: written while `members` is 0, read by those counted in it.
   thread_pool_body body;
@@ -50,6 +54,24 @@ static void relax(void) {
 #elif defined(__aarch64__)
   __asm__ volatile("yield");
 #endif
+}
+
+static int64_t now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/// Looks until the word differs from `value`, or for so long.
+static uint32_t spin(_Atomic uint32_t *word, uint32_t value, int64_t nanoseconds) {
+  const int64_t start = nanoseconds > 0 ? now() : 0;
+  uint32_t found;
+  for (int look = 1; (found = atomic_load_explicit(word, memory_order_acquire)) == value; look++) {
+    if (nanoseconds == 0) break;
+    if (look % LOOKS == 0 && now() - start > nanoseconds) break;
+    relax();
+  }
+  return found;
 }
 
 static void futex_wait(_Atomic uint32_t *word, uint32_t value) {
@@ -89,11 +111,7 @@ static void *work(void *argument) {
 
   uint32_t seen = 0;
   for (;;) {
-    for (int spin = 0; spin < pool->spins; spin++) {
-      if (atomic_load_explicit(&pool->generation, memory_order_relaxed) != seen) break;
-      relax();
-    }
-    if (atomic_load(&pool->generation) == seen) {
+    if (spin(&pool->generation, seen, pool->spin_nanoseconds) == seen) {
       atomic_fetch_add(&pool->sleepers, 1);
       while (atomic_load(&pool->generation) == seen) futex_wait(&pool->generation, seen);
       atomic_fetch_sub(&pool->sleepers, 1);
@@ -126,19 +144,19 @@ static void pin(pthread_t thread, size_t index) {
   }
 }
 
-/// How often to look before sleeping: never when the threads outnumber the processors, where
+/// How long to look before sleeping: not at all when the threads outnumber the processors, where
 /// a spinning thread keeps a working one from running.
-static int spins_for(size_t threads) {
+static int64_t spin_for(size_t threads) {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return 0;
-  return threads <= (size_t)CPU_COUNT(&allowed) ? SPINS : 0;
+  return threads <= (size_t)CPU_COUNT(&allowed) ? SPIN_NANOSECONDS : 0;
 }
 
 int thread_pool_create(size_t threads, bool pinned, thread_pool **result) {
   const size_t workers = threads > 1 ? threads - 1 : 0;
   thread_pool *pool = aligned_alloc(64, (sizeof(thread_pool) + 63) / 64 * 64);
   if (!pool) return ENOMEM;
-  *pool = (thread_pool){.spins = spins_for(threads)};
+  *pool = (thread_pool){.spin_nanoseconds = spin_for(threads)};
   pool->threads = calloc(workers ? workers : 1, sizeof(pthread_t));
   if (!pool->threads) {
     free(pool);
@@ -188,11 +206,9 @@ void thread_pool_run(thread_pool *pool, size_t tiles, thread_pool_body body, voi
     announce(pool);
     take_tiles(pool, 0);
     uint32_t left = atomic_fetch_and(&pool->members, ~OPEN) & ~OPEN;
-    for (int spin = 0; left > 0; spin++) {
-      if (spin < pool->spins)
-        relax();
-      else
-        futex_wait(&pool->members, left);
+    while (left > 0) {
+      const uint32_t found = spin(&pool->members, left, pool->spin_nanoseconds);
+      if (found == left) futex_wait(&pool->members, left);
       left = atomic_load_explicit(&pool->members, memory_order_acquire);
     }
   }
