@@ -30,8 +30,8 @@
 const ck_kernels CK_TABLE = {
     .name = CK_NAME,
     .strip_rows = strip_rows,
-    .pack_strips = pack_strips,
-    .pack_column_strips = pack_column_strips,
+    .pack_input = pack_input,
+    .pack_transposed_input = pack_transposed_input,
     .pack_panel = pack_panel,
     .product_scratch = product_scratch,
     .product = product,

@@ -46,13 +46,18 @@ CK_INLINE void load_line(
 
 /// sums [rows][panels][16] = or += the products of a block of the depth. x is [rows][DEPTH_BLOCK],
 /// weights [depth][16], the second panel `apart` bytes behind the first. Rows, panels, the type
-/// and `streaming` are constants after inlining. Streaming weights come from memory once: the
-/// lines `ahead` bytes further on are asked for.
+/// and `streaming` are constants after inlining. Streaming weights come from memory, and lines
+/// further on are asked for; else the next strip is.
 CK_INLINE void multiply(
     const float *x, size_t rows, const char *weights, size_t apart, size_t panels, bool bfloat16,
     size_t depth, bool first, bool streaming, float *sums) {
   const size_t line = bfloat16 ? 32 : 64;
   const widening way = make_widening();
+  const float *next = x + rows * DEPTH_BLOCK;
+  if (!first && !streaming) {
+#pragma unroll
+    for (size_t i = 0; i < rows * panels; i++) __builtin_prefetch(sums + i * 16, 1, 3);
+  }
   part tile[PRODUCT_ROWS][2][PARTS];
 #pragma unroll
   for (size_t r = 0; r < rows; r++)
@@ -76,6 +81,11 @@ CK_INLINE void multiply(
 #pragma unroll
         for (size_t i = 0; i < 4 * line; i += 64)
           __builtin_prefetch(weights + n * apart + STREAM_AHEAD + i, 0, 3);
+    } else {
+      // The next strip: its rows are too short for a processor to see where they go on.
+#pragma unroll
+      for (size_t i = 0; i < (rows + 3) / 4; i++) __builtin_prefetch(next + i * 16, 0, 3);
+      next += rows * 4;
     }
 #pragma unroll
     for (size_t k = 0; k < 4; k += 2) {
@@ -348,55 +358,35 @@ static void panel_of_columns(
   }
 }
 
-// ---- Strips -----------------------------------------------------------------------------------
+// ---- Inputs -----------------------------------------------------------------------------------
 
-/// A strip is as many rows of an input as make strips of like height, the last one less; it holds
-/// blocks of the depth one after the other, each [rows][DEPTH_BLOCK].
+/// Rows of a tile: as many as make tiles of like height, the last one less.
 static size_t strip_rows(size_t rows) {
   const size_t count = rows > 0 ? (rows + PRODUCT_ROWS - 1) / PRODUCT_ROWS : 1;
   return (rows + count - 1) / count;
 }
 
-CK_INLINE size_t strip_depth(size_t depth) {
-  return (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK * DEPTH_BLOCK;
-}
-
-/// Where a row's first block begins, and how far the next is behind it.
-CK_INLINE float *strip_row(
-    float *strips, size_t rows, size_t height, size_t depth, size_t row, size_t *apart) {
-  const size_t top = row / height * height;
-  *apart = (rows - top < height ? rows - top : height) * DEPTH_BLOCK;
-  return strips + top * strip_depth(depth) + (row - top) * DEPTH_BLOCK;
-}
-
-static void pack_strips(
+static void pack_input(
     const float *x, size_t stride, size_t rows, size_t depth, size_t first_row, size_t count,
-    float *strips) {
-  const size_t height = strip_rows(rows);
-  for (size_t row = first_row; row < first_row + count; row++) {
-    size_t apart;
-    float *into = strip_row(strips, rows, height, depth, row, &apart);
-    for (size_t k = 0; k < depth; k += DEPTH_BLOCK, into += apart)
+    float *packed) {
+  for (size_t row = first_row; row < first_row + count; row++)
+    for (size_t k = 0; k < depth; k += DEPTH_BLOCK)
       memcpy(
-          into, x + row * stride + k,
+          packed + k * rows + row * DEPTH_BLOCK, x + row * stride + k,
           (depth - k < DEPTH_BLOCK ? depth - k : DEPTH_BLOCK) * sizeof(float));
-  }
 }
 
-/// Strips of the transpose: row r is column r of x [depth][stride].
-static void pack_column_strips(
+/// The same of the transpose: row r is column r of x [depth][stride].
+static void pack_transposed_input(
     const float *x, size_t stride, size_t rows, size_t depth, size_t first_row, size_t count,
-    float *strips) {
-  const size_t height = strip_rows(rows), end = first_row + count;
-  for (size_t row = first_row; row < end; row += 8) {
-    const size_t taken = end - row < 8 ? end - row : 8;
-    float *into[8];
-    size_t apart[8];
-    for (size_t i = 0; i < taken; i++)
-      into[i] = strip_row(strips, rows, height, depth, row + i, &apart[i]);
-    for (size_t block = 0; block < depth; block += DEPTH_BLOCK) {
-      const size_t left = depth - block < DEPTH_BLOCK ? depth - block : DEPTH_BLOCK;
+    float *packed) {
+  const size_t end = first_row + count;
+  for (size_t block = 0; block < depth; block += DEPTH_BLOCK) {
+    const size_t left = depth - block < DEPTH_BLOCK ? depth - block : DEPTH_BLOCK;
+    for (size_t row = first_row; row < end; row += 8) {
+      const size_t taken = end - row < 8 ? end - row : 8;
       const float *from = x + block * stride + row;
+      float *into = packed + block * rows + row * DEPTH_BLOCK;
       size_t k = 0;
       if (__builtin_expect(taken == 8, 1)) {
         for (; k + 8 <= left; k += 8) {
@@ -408,12 +398,11 @@ static void pack_column_strips(
           }
           transpose8(m);
 #pragma unroll
-          for (size_t i = 0; i < 8; i++) memcpy(into[i] + k, &m[i], sizeof m[i]);
+          for (size_t i = 0; i < 8; i++) memcpy(into + i * DEPTH_BLOCK + k, &m[i], sizeof m[i]);
         }
       }
       for (; k < left; k++)
-        for (size_t i = 0; i < taken; i++) into[i][k] = from[k * stride + i];
-      for (size_t i = 0; i < taken; i++) into[i] += apart[i];
+        for (size_t i = 0; i < taken; i++) into[i * DEPTH_BLOCK + k] = from[k * stride + i];
     }
   }
 }
@@ -495,12 +484,12 @@ static size_t product_scratch(size_t strips, size_t panels) {
 }
 
 static void product(
-    const float *strips, size_t input_rows, size_t first_row, size_t rows,
+    const float *packed, size_t input_rows, size_t first_row, size_t rows,
     const ck_product *product, size_t first_panel, size_t panels, float *scratch) {
-  const size_t depth = product->depth, padded = strip_depth(depth);
+  const size_t depth = product->depth;
   const size_t height = strip_rows(input_rows);
   const size_t strip_count = (rows + height - 1) / height;
-  const size_t blocks = depth > 0 ? padded / DEPTH_BLOCK : 1;
+  const size_t blocks = depth > 0 ? (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK : 1;
   const size_t step = height <= PAIR_ROWS ? 2 : PRODUCT_PANELS;
   const size_t groups = (panels + step - 1) / step;
   const bool streaming = strip_count <= STREAM_STRIPS;
@@ -536,8 +525,8 @@ static void product(
                        : strip == 0        ? WEIGHTS_FLOATS
                                            : WEIGHTS_IN_CACHE;
       tile_kernels[width - 1][count - 1][kind](
-          strips + (first_row + top) * padded + first * count, weights, apart, taken, block == 0,
-          tile);
+          packed + first * input_rows + (first_row + top) * DEPTH_BLOCK, weights, apart, taken,
+          block == 0, tile);
       if (block + 1 == blocks)
         finish_tile(product, tile, first_row + top, count, panel, width);
     }

@@ -47,35 +47,35 @@ struct ProductTiles {
 
   /// - Parameter x: [rows, depth], rows `stride` elements apart.
   func compute(_ x: UnsafePointer<Float>, stride: Int, on device: CPUDevice) {
-    // One row is its own strip.
-    if rows == 1 { return compute(strips: x, on: device) }
-    compute(on: device) { first, count, strips in
-      device.kernels.pack_strips(x, stride, rows, depth, first, count, strips)
+    // One row is packed as it is.
+    if rows == 1 { return compute(packed: x, on: device) }
+    compute(on: device) { first, count, packed in
+      device.kernels.pack_input(x, stride, rows, depth, first, count, packed)
     }
   }
 
   /// - Parameter x: the input's transpose, [depth, rows], `stride` elements apart.
   func compute(transposeOf x: UnsafePointer<Float>, stride: Int, on device: CPUDevice) {
-    compute(on: device) { first, count, strips in
-      device.kernels.pack_column_strips(x, stride, rows, depth, first, count, strips)
+    compute(on: device) { first, count, packed in
+      device.kernels.pack_transposed_input(x, stride, rows, depth, first, count, packed)
     }
   }
 
   private func compute(
     on device: CPUDevice,
-    _ pack: (_ first: Int, _ count: Int, _ strips: UnsafeMutablePointer<Float>) -> Void
+    _ pack: (_ first: Int, _ count: Int, _ packed: UnsafeMutablePointer<Float>) -> Void
   ) {
     let paddedDepth = (depth + blockDepth - 1) / blockDepth * blockDepth
-    device.inputs.withMemory(rows * paddedDepth) { strips in
+    device.inputs.withMemory(rows * paddedDepth) { packed in
       let tiles = RowTiles(rows: rows, cost: paddedDepth)
       device.pool.parallel(tiles.count) { tile, _ in
-        pack(tiles[tile].lowerBound, tiles[tile].count, strips)
+        pack(tiles[tile].lowerBound, tiles[tile].count, packed)
       }
-      compute(strips: strips, on: device)
+      compute(packed: packed, on: device)
     }
   }
 
-  private func compute(strips: UnsafePointer<Float>, on device: CPUDevice) {
+  private func compute(packed: UnsafePointer<Float>, on device: CPUDevice) {
     let kernels = device.kernels
     let scratchFloats = kernels.product_scratch(bandRows / stripRows, groupPanels)
     // Bands of the same panels follow each other, while their weights are in the last cache.
@@ -91,7 +91,7 @@ struct ProductTiles {
         guard let product = products.baseAddress else { return }
         let (top, first) = (tile % bands * bandRows, group * groupPanels)
         kernels.product(
-          strips, rows, top, min(bandRows, rows - top), product + index, first,
+          packed, rows, top, min(bandRows, rows - top), product + index, first,
           min(groupPanels, panels - first), scratch.floats(scratchFloats))
         return
       }

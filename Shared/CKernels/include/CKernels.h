@@ -121,21 +121,20 @@ typedef struct {
 typedef struct {
   const char *_Nonnull name;
 
-  /// Rows of a strip: an input is packed into strips of so many rows, the last one less, each
-  /// holding blocks of CK_DEPTH_BLOCK inputs, [rows of the strip][CK_DEPTH_BLOCK], the last one
-  /// incomplete. A single row is a strip as it is. All strips together hold
-  /// rows · ⌈depth / CK_DEPTH_BLOCK⌉ · CK_DEPTH_BLOCK floats.
+  /// Rows of a strip: inputs are worked on in strips of so many rows, the last one less.
   size_t (*_Nonnull strip_rows)(size_t rows);
 
-  /// Packs rows first ..< first + count of x [rows, depth].
-  void (*_Nonnull pack_strips)(
+  /// Packs rows first ..< first + count of an input x [rows, depth]: blocks of CK_DEPTH_BLOCK of
+  /// the depth, each [rows][CK_DEPTH_BLOCK], the last one incomplete but as long as the others.
+  /// A single row is packed as it is.
+  void (*_Nonnull pack_input)(
       const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
-      size_t count, float *_Nonnull strips);
+      size_t count, float *_Nonnull packed);
 
   /// The same of the transpose: row r is column r of x [depth, rows].
-  void (*_Nonnull pack_column_strips)(
+  void (*_Nonnull pack_transposed_input)(
       const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
-      size_t count, float *_Nonnull strips);
+      size_t count, float *_Nonnull packed);
 
   /// panel [depth][16]: `outputs` (16 at most) rows of weight [outputs, depth], zeros behind.
   void (*_Nonnull pack_panel)(
@@ -145,13 +144,13 @@ typedef struct {
   /// Floats of scratch that `product` needs for so many strips and panels.
   size_t (*_Nonnull product_scratch)(size_t strips, size_t panels);
 
-  /// Rows first_row ..< first_row + rows of an input of `input_rows`, in strips, times panels
-  /// first_panel ..< first_panel + panels of a weight. The rows are whole strips.
+  /// Rows first_row ..< first_row + rows, whole strips, of a packed input of `input_rows` times
+  /// panels first_panel ..< first_panel + panels of a weight.
   ///
   /// Every sum runs over blocks of CK_DEPTH_BLOCK inputs; in a block it is one chain of fused
   /// multiply-adds in order, from 0; the blocks' sums are added in order; then the bias.
   void (*_Nonnull product)(
-      const float *_Nonnull strips, size_t input_rows, size_t first_row, size_t rows,
+      const float *_Nonnull packed, size_t input_rows, size_t first_row, size_t rows,
       const ck_product *_Nonnull product, size_t first_panel, size_t panels,
       float *_Nonnull scratch);
 
