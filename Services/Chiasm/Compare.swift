@@ -153,7 +153,7 @@ struct ComparisonTexts: ParsableArguments {
     }
     var distance = PredictionDistance()
     // Every round takes another first token, so that no answer comes twice.
-    for rank in 0..<64 {
+    for rank in 0..<512 {
       for start in stride(from: 0, to: encoded.count, by: ComparisonTexts.batch) {
         let prompts = Array(encoded[start..<min(start + ComparisonTexts.batch, encoded.count)])
         let texts = try comparison.continuations(

@@ -57,6 +57,10 @@ struct RandomModelCommand: ParsableCommand {
       }
     switch type {
     case .float32, .bfloat16:
+      guard configuration.quantisation == nil else {
+        throw ValidationError(
+          "\(config ?? "") is of a quantised model; give --type q8 or q4, or another file")
+      }
       try RandomModel.write(
         configuration, seed: seed, scalarType: type == .float32 ? .float32 : .bfloat16,
         to: output, tokenizerFolder: tokenizer, forTraining: forTraining)

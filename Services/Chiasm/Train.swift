@@ -188,6 +188,7 @@ struct Train: AsyncParsableCommand {
     _ configuration: TrainingConfiguration, _ screen: TrainScreen
   ) throws -> Layout {
     let model = try ModelConfiguration.load(folder: configuration.model)
+    try model.requireFloats(folder: configuration.model, purpose: "cannot be trained")
     var layout = Layout(
       model: configuration.model, visionLayers: model.usedVisionLayers,
       languageLayers: model.language.layerCount, visionStages: visionStages ?? 1,

@@ -27,11 +27,11 @@ public struct ModelComparison: Sendable {
     _ ids: [Int32], pixels: Tensor?, counts: [Bool], to distance: inout PredictionDistance
   ) throws {
     precondition(ids.count == counts.count)
-    let sequence: UInt64 = 0
-    let models = [reference, other]
-    let images = try models.map { model in try pixels.map { try model.encode($0) } }
-    defer { for model in models { model.release(sequence) } }
-    for model in models { model.release(sequence) }
+    // Sequences of their own: the two may be one.
+    let models: [(model: InternVLModel, sequence: UInt64)] = [(reference, 0), (other, 1)]
+    let images = try models.map { entry in try pixels.map { try entry.model.encode($0) } }
+    defer { for (model, sequence) in models { model.release(sequence) } }
+    for (model, sequence) in models { model.release(sequence) }
     // Nothing behind the last prediction that counts has to be read.
     let end = counts.dropFirst().lastIndex(of: true) ?? 0
     var firstImageRow = 0
@@ -39,9 +39,9 @@ public struct ModelComparison: Sendable {
       let part = start..<min(start + ModelComparison.chunk, end)
       let tokens = Array(ids[part])
       let imageRows = placeholder.map { id in tokens.count { $0 == id } } ?? 0
-      let logits = try zip(models, images).map { model, images in
-        try model.prefill(
-          sequence, ids: tokens,
+      let logits = try zip(models, images).map { entry, images in
+        try entry.model.prefill(
+          entry.sequence, ids: tokens,
           images: imageRows == 0
             ? nil : images?.rows(firstImageRow..<firstImageRow + imageRows),
           placeholder: imageRows == 0 || images == nil ? nil : placeholder)

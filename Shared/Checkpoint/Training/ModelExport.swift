@@ -16,9 +16,11 @@ public enum ModelExport {
     checkpoint: String, to output: String, as type: ScalarType? = nil, shardBytes: Int = 4 << 30
   ) throws -> ModelConfiguration {
     try requireFolder(checkpoint)
+    let configuration = try ModelConfiguration.load(folder: checkpoint)
+    try configuration.requireFloats(
+      folder: checkpoint, purpose: "is no checkpoint of training")
     try CheckpointManifest.load(folder: checkpoint).check(
       folder: checkpoint, checksDigests: false)
-    let configuration = try ModelConfiguration.load(folder: checkpoint)
     let state = try TrainingStateReader(folder: checkpoint)
     let held = try WeightNames.all(configuration).map { weight in
       CheckpointLayout.Held(

@@ -57,7 +57,9 @@ public struct TrainingProbe: Sendable {
     var options = TrainingOptions()
     options.weightDecay = weightDecay
     options.decay = decay
-    try await stages.placement().requireFit(ModelConfiguration.load(folder: model), options)
+    let configuration = try ModelConfiguration.load(folder: model)
+    try configuration.requireFloats(folder: model, purpose: "cannot be trained")
+    try await stages.placement().requireFit(configuration, options)
     let prepared = try await stages.prepare(TrainingPreparation(options: options))
     let names = prepared.held.joined().filter(\.isTrained).map(\.name)
 

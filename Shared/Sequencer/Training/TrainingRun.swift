@@ -76,6 +76,7 @@ public actor TrainingRun {
     self.logger = logger
     self.events = events
     model = try ModelConfiguration.load(folder: configuration.model)
+    try model.requireFloats(folder: configuration.model, purpose: "cannot be trained")
     start = try CheckpointReader(folder: configuration.model)
     modelIdentity = try start.identity(model)
     if let trace = configuration.trace { try RunFolder.requireWritable(trace) }

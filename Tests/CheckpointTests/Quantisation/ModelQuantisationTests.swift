@@ -175,6 +175,57 @@ import Testing
     }
   }
 
+  @Test func `a quantised model is no checkpoint to export, nor a part to assemble`() throws {
+    let configuration = try makeSource()
+    _ = try quantisation().write(to: output)
+    #expect(
+      throws: CheckpointError.quantisedModel(
+        folder: output, purpose: "is no checkpoint of training")
+    ) { try ModelExport.write(checkpoint: output, to: "\(folder.path)/export") }
+
+    let reader = try CheckpointReader(folder: output)
+    let (parts, language) = ("\(folder.path)/parts", "language_model.")
+    _ = try folder.makeFolder("parts")
+    for name in ["vision", "language", "tokenizer"] { _ = try folder.makeFolder("parts/\(name)") }
+    guard
+      case .object(let members) = try JSONValue.parse(
+        readFile("\(output)/config.json", limit: 1 << 20), file: "f")
+    else { return }
+    for case (let key, .object(let part)) in members where key.hasSuffix("_config") {
+      guard key != QuantisationRecipe.key else { continue }
+      try folder.write(
+        "parts/\(key == "llm_config" ? "language" : "vision")/config.json",
+        JSONValue.object(part).text)
+    }
+    for (prefix, part) in [("vision_model.", "vision"), (language, "language")] {
+      let weights = WeightNames.all(configuration).filter { $0.name.hasPrefix(prefix) }
+      let entries = try weights.map { weight in
+        let name = String(weight.name.dropFirst(prefix.count))
+        return try reader.panelLayout(weight.name).map { .init(name, panels: $0) }
+          ?? SafetensorsWriter.Entry(name, .bfloat16, weight.shape)
+      }
+      let writer = try SafetensorsWriter(
+        path: "\(parts)/\(part)/model.safetensors", entries: entries)
+      for entry in entries {
+        try writer.write(entry.name, Tensor(zeros: entry.scalarType, entry.shape))
+      }
+      try writer.commit()
+    }
+    let assembly = ModelAssembly(
+      parts: ModelParts(
+        vision: "\(parts)/vision", projector: nil, language: "\(parts)/language",
+        tokenizer: source),
+      growth: TokenizerGrowth(size: 1007) { _ in 1 })
+    let error = #expect(throws: CheckpointError.self) {
+      try assembly.write(to: "\(folder.path)/assembled")
+    }
+    guard case .packedWeight = error else {
+      Issue.record("\(String(describing: error))")
+      return
+    }
+    #expect(!fileExists("\(folder.path)/assembled") && !fileExists("\(folder.path)/export"))
+  }
+
   // MARK: Interruptions
 
   private struct Stop: Error, Equatable {}
