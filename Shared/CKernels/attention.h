@@ -110,15 +110,33 @@ CK_INLINE void pack_queries(
     for (size_t m = 0; m < rows; m++) *packed++ = q[m][h] * factor;
 }
 
-/// Where the tiles of a call's rows begin, as even as can be.
-CK_INLINE size_t tile_start(size_t rows, size_t tiles, size_t tile) { return rows * tile / tiles; }
+/// Rows in tiles, as even as can be: the first `longer` have one row more than the others.
+typedef struct {
+  size_t count, rows, longer;
+} tile_plan;
+
+CK_INLINE tile_plan plan_tiles(size_t rows) {
+  tile_plan plan;
+  plan.count = (rows + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
+  plan.rows = rows / plan.count;
+  plan.longer = rows % plan.count;
+  return plan;
+}
+
+/// The first row of a tile.
+CK_INLINE size_t tile_start(tile_plan plan, size_t tile) {
+  return tile * plan.rows + (tile < plan.longer ? tile : plan.longer);
+}
 
 static void pack_all_queries(const ck_attention *call, float *packed) {
-  const size_t tiles = (call->rows + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
-  for (size_t t = 0; t < tiles; t++) {
-    const size_t first = tile_start(call->rows, tiles, t);
-    pack_queries(
-        call, first, tile_start(call->rows, tiles, t + 1) - first, packed + first * call->size);
+  // Rows of one head lie too far apart for the processor to foresee them.
+  for (size_t i = 0; i < call->rows; i++)
+    for (size_t h = 0; h < call->size; h += 16)
+      __builtin_prefetch(call->q + row_offset(call, i) + h, 0, 3);
+  const tile_plan plan = plan_tiles(call->rows);
+  for (size_t t = 0; t < plan.count; t++) {
+    const size_t first = tile_start(plan, t);
+    pack_queries(call, first, tile_start(plan, t + 1) - first, packed + first * call->size);
   }
 }
 
@@ -177,13 +195,10 @@ CK_INLINE void soften(
       for (size_t n = 0; n < panels; n++)
         store16(output + 16 * n, load16(output + 16 * n) * splat(kept[m]));
     }
-    v16 weights[VECTORS];
-#pragma unroll
-    for (size_t j = 0; j < VECTORS; j++) weights[j] = power16(load16(s + 16 * j) - offset);
-#pragma unroll
     for (size_t j = 0; j < VECTORS; j++) {
-      sum += weights[j];
-      store16(s + 16 * j, value_scales ? weights[j] * load16(value_scales + 16 * j) : weights[j]);
+      v16 weight = power16(load16(s + 16 * j) - offset);
+      sum += weight;
+      store16(s + 16 * j, value_scales ? weight * load16(value_scales + 16 * j) : weight);
     }
     store16(state.sums + 16 * (first + m), sum);
   }
@@ -193,12 +208,12 @@ CK_INLINE void soften(
 /// NaN.
 CK_INLINE void gather(
     const ck_attention *call, ck_cache_type type, size_t first, size_t rows, size_t start,
-    const float *weights, const void *values, attention_state state) {
+    const float *weights, const void *values, const char *next, attention_state state) {
   const size_t panels = panels_of(call->size);
   const size_t all = visible_to(call, first);
   const size_t common = all > start ? min_size(all - start, ATTENTION_BLOCK) : 0;
   float *output = state.output + first * panels * 16;
-  weigh(type, rows, panels, common, weights, values, output, panels * 16);
+  weigh(type, rows, panels, common, weights, values, output, panels * 16, next);
   if (common == ATTENTION_BLOCK || !call->causal) return;
   const void *rest = (const char *)values + common * 16 * element_bytes(type);
   for (size_t m = 1; m < rows; m++) {
@@ -208,7 +223,7 @@ CK_INLINE void gather(
     if (count > common)
       weigh(
           type, 1, panels, count - common, weights + m * ATTENTION_BLOCK + common, rest,
-          output + m * panels * 16, panels * 16);
+          output + m * panels * 16, panels * 16, next);
   }
 }
 
@@ -229,7 +244,7 @@ static void take_segment(
     const ck_attention *call, size_t segment, const float *packed, float *scores,
     attention_state state) {
   const size_t rows = call->rows, size = call->size;
-  const size_t tiles = (rows + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
+  const tile_plan plan = plan_tiles(rows);
   const size_t most = visible_to(call, rows - 1);
   const cache_layout layout = layout_of(call->type, size);
   const bool widening = call->type != CK_CACHE_FLOAT32 && rows >= WIDENING_ROWS;
@@ -246,20 +261,30 @@ static void take_segment(
       value_scales = (const float *)(base + layout.value_scales);
     }
     const void *keys = base + layout.keys, *values = base + layout.values;
+    // Few rows wait for memory, many for the processor.
+    const char *after_keys = NULL, *after_values = NULL;
+    if (rows < WIDENING_ROWS) {
+      const size_t following = start + ATTENTION_BLOCK;
+      after_keys = values;
+      after_values = following < end
+                         ? (const char *)call->blocks[following / ATTENTION_BLOCK] +
+                               call->offset + layout.keys
+                         : base;
+    }
     const size_t seen = min_size(most - start, ATTENTION_BLOCK);
     if (widening) {
       widen_block(keys, call->type, 16 * panels_of(seen) * size, wide);
       keys = wide;
     }
     size_t begin = 0;
-    while (visible_to(call, tile_start(rows, tiles, begin + 1) - 1) <= start) begin++;
-    for (size_t t = begin; t < tiles; t++) {
-      const size_t first = tile_start(rows, tiles, t), next = tile_start(rows, tiles, t + 1);
+    while (visible_to(call, tile_start(plan, begin + 1) - 1) <= start) begin++;
+    for (size_t t = begin; t < plan.count; t++) {
+      const size_t first = tile_start(plan, t), next = tile_start(plan, t + 1);
       const size_t panels =
           panels_of(min_size(visible_to(call, next - 1) - start, ATTENTION_BLOCK));
       score(
           type, next - first, panels, size, packed + first * size, keys,
-          scores + first * ATTENTION_BLOCK);
+          scores + first * ATTENTION_BLOCK, after_keys);
       if (key_scales || visible_to(call, first) < start + ATTENTION_BLOCK)
         complete_scores(
             call, first, next - first, start, key_scales, scores + first * ATTENTION_BLOCK);
@@ -271,10 +296,11 @@ static void take_segment(
       widen_block(values, call->type, 16 * panels_of(size) * ATTENTION_BLOCK, wide);
       values = wide;
     }
-    for (size_t t = begin; t < tiles; t++) {
-      const size_t first = tile_start(rows, tiles, t), next = tile_start(rows, tiles, t + 1);
+    for (size_t t = begin; t < plan.count; t++) {
+      const size_t first = tile_start(plan, t), next = tile_start(plan, t + 1);
       gather(
-          call, type, first, next - first, start, scores + first * ATTENTION_BLOCK, values, state);
+          call, type, first, next - first, start, scores + first * ATTENTION_BLOCK, values,
+          after_values, state);
     }
   }
 }
@@ -384,6 +410,9 @@ CK_INLINE void append_rows(
   const cache_layout layout = layout_of(type, size);
   char *elements = base + (values ? layout.values : layout.keys);
   for (size_t r = 0; r < count; r++, x += stride) {
+    // Rows of one head lie too far apart for the processor to foresee them.
+    if (r + 8 < count)
+      for (size_t h = 0; h < size; h += 16) __builtin_prefetch(x + 8 * stride + h, 0, 3);
     const size_t slot = position + r;
     // Elements 16i + j of a value lie together; those of a key 16 apart.
     const size_t origin = values ? slot * 16 : slot / 16 * 16 * size + slot % 16;

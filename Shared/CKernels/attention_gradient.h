@@ -4,7 +4,7 @@
 // dV = Pᵀ · dY, dS = P ⊙ (dP − Σ dY ⊙ y), dQ = dS · k / √H, dK = dSᵀ · q / √H. E is computed again
 // for a strip of query rows at a time; 1 / l goes into the strip's dY.
 
-CK_TILES(gather_float32, COLUMNS, CK_CACHE_FLOAT32, true)
+CK_TILES(gather_near, COLUMNS, CK_CACHE_FLOAT32, true, false)
 
 enum { STRIP_ROWS = 48 };
 
@@ -23,9 +23,9 @@ CK_INLINE void pack_rows(
 CK_INLINE void pack_tiles(
     const float *x, size_t stride, size_t rows, size_t size, const float *factors, float factor,
     float *packed) {
-  const size_t tiles = (rows + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
-  for (size_t t = 0; t < tiles; t++) {
-    const size_t first = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - first;
+  const tile_plan plan = plan_tiles(rows);
+  for (size_t t = 0; t < plan.count; t++) {
+    const size_t first = tile_start(plan, t), count = tile_start(plan, t + 1) - first;
     float *to = packed + first * size;
     for (size_t h = 0; h < size; h++)
 #pragma clang loop vectorize(disable)
@@ -84,9 +84,9 @@ static size_t attention_gradient_scratch(size_t rows, size_t size) {
 CK_INLINE void strip_weights(
     const ck_attention *strip, const gradient_memory *m, float *inverses) {
   const size_t rows = strip->rows, size = strip->size;
-  const size_t tiles = (rows + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
-  for (size_t t = 0; t < tiles; t++) {
-    const size_t first = tile_start(rows, tiles, t), count = tile_start(rows, tiles, t + 1) - first;
+  const tile_plan plan = plan_tiles(rows);
+  for (size_t t = 0; t < plan.count; t++) {
+    const size_t first = tile_start(plan, t), count = tile_start(plan, t + 1) - first;
     const size_t seen = visible_to(strip, first + count - 1);
     v16 peaks[8], sums[ATTENTION_ROWS];
     for (size_t i = 0; i < 8; i++) peaks[i] = splat(-INFINITY);
@@ -94,7 +94,7 @@ CK_INLINE void strip_weights(
       float *scores = m->weights + start * STRIP_ROWS + first * ATTENTION_BLOCK;
       score(
           CK_CACHE_FLOAT32, count, panels_of(min_size(seen - start, ATTENTION_BLOCK)), size,
-          m->q_tiles + first * size, m->keys + start * size, scores);
+          m->q_tiles + first * size, m->keys + start * size, scores, NULL);
       if (visible_to(strip, first) < start + ATTENTION_BLOCK)
         complete_scores(strip, first, count, start, NULL, scores);
       for (size_t i = 0; i < count; i++)
@@ -126,12 +126,12 @@ CK_INLINE void strip_weights(
 CK_INLINE void gather_keys(
     size_t keys, size_t depth, size_t panels, const float *weights, const float *rows,
     float *sums) {
-  const size_t tiles = (keys + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
-  for (size_t t = 0; t < tiles; t++) {
-    const size_t first = tile_start(keys, tiles, t), count = tile_start(keys, tiles, t + 1) - first;
-    gather_float32(
+  const tile_plan plan = plan_tiles(keys);
+  for (size_t t = 0; t < plan.count; t++) {
+    const size_t first = tile_start(plan, t), count = tile_start(plan, t + 1) - first;
+    gather_near(
         count, panels, depth, weights + first, rows, 16 * STRIP_ROWS, sums + first * 16 * panels,
-        16 * panels, 16);
+        16 * panels, 16, NULL);
   }
 }
 
@@ -175,21 +175,21 @@ static void attention_gradient(const ck_attention_gradient *call, float *scratch
       pack_rows(q, call->query_stride, count, size, NULL, STRIP_ROWS, m.q_rows);
       memset(m.dq, 0, count * wide * sizeof(float));
 
-      const size_t tiles = (count + ATTENTION_ROWS - 1) / ATTENTION_ROWS;
+      const tile_plan plan = plan_tiles(count);
       const size_t most = visible_to(&strip, count - 1);
       for (size_t start = 0; start < most; start += ATTENTION_BLOCK) {
         const size_t keys = min_size(most - start, ATTENTION_BLOCK);
         float *weights = m.weights + start * STRIP_ROWS;
         size_t t = 0;
-        while (visible_to(&strip, tile_start(count, tiles, t + 1) - 1) <= start) t++;
-        const size_t top = tile_start(count, tiles, t);
-        for (; t < tiles; t++) {
-          const size_t first = tile_start(count, tiles, t);
-          const size_t tall = tile_start(count, tiles, t + 1) - first;
+        while (visible_to(&strip, tile_start(plan, t + 1) - 1) <= start) t++;
+        const size_t top = tile_start(plan, t);
+        for (; t < plan.count; t++) {
+          const size_t first = tile_start(plan, t);
+          const size_t tall = tile_start(plan, t + 1) - first;
           float *slopes = m.slopes + first * ATTENTION_BLOCK;
           score(
               CK_CACHE_FLOAT32, tall, ATTENTION_BLOCK / 16, size, m.dy_tiles + first * size,
-              m.values + start * size, slopes);
+              m.values + start * size, slopes, NULL);
           for (size_t i = 0; i < tall; i++) {
             const v16 offset = splat(offsets[first + i]);
             const float *w = weights + (first + i) * ATTENTION_BLOCK;
@@ -200,7 +200,7 @@ static void attention_gradient(const ck_attention_gradient *call, float *scratch
           }
           weigh(
               CK_CACHE_FLOAT32, tall, panels, keys, slopes, m.key_rows + start * wide,
-              m.dq + first * wide, wide);
+              m.dq + first * wide, wide, NULL);
         }
         gather_keys(
             keys, count - top, panels, weights + top * ATTENTION_BLOCK, m.dy_rows + 16 * top,
