@@ -1,13 +1,16 @@
 import ArgumentParser
-import InternVL
-import Kernels
-import Messages
+import Checkpoint
 import Sequencer
-import Tensors
 import Transport
 
-/// `chiasm bench`: what the wire costs, what the mesh costs beside one process, and what a
-/// pipeline gains in training.
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
+
+/// `chiasm bench`: what the wire costs, how fast models are, what the mesh costs beside one
+/// process, and what a pipeline gains in training.
 struct Bench: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Measure the wire, a model in one process and in a mesh, and training.",
@@ -17,14 +20,15 @@ struct Bench: AsyncParsableCommand {
       """)
 
   enum Part: String, ExpressibleByArgument, CaseIterable {
-    case wire, model, training
+    case wire, speed, mesh, training
   }
 
   @Option(
     help: ArgumentHelp(
-      "Model folder; without one only the wire is measured. Training takes no more than the "
-        + "tokenizer from it.", valueName: "folder"))
-  var model: String?
+      "Model folder; may be given again, for its quantised forms. Without one only the wire is "
+        + "measured; mesh takes the first, training no more than its tokenizer.",
+      valueName: "folder"))
+  var model: [String] = []
 
   @Option(help: ArgumentHelp("Measures this part alone; may be given again.", valueName: "part"))
   var part: [Part] = []
@@ -44,28 +48,38 @@ struct Bench: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Where to draw a pipelined step of training.", valueName: "file"))
   var picture: String?
 
+  @Option(help: ArgumentHelp("Where to write every round's figures.", valueName: "file"))
+  var json: String?
+
   func validate() throws {
     guard rounds > 0, decode > 1 else {
       throw ValidationError("--rounds must be at least 1 and --decode at least 2")
     }
-    if model == nil, let part = part.first(where: { $0 != .wire }) {
+    if model.isEmpty, let part = part.first(where: { $0 != .wire }) {
       throw ValidationError("--part \(part.rawValue) needs --model")
     }
   }
 
   func run() async throws {
     let parts = part.isEmpty ? Part.allCases : part
-    if parts.contains(.wire) { try await wire() }
-    guard let model else { return }
-    if parts.contains(.model) { try await compare(model) }
-    if parts.contains(.training) {
-      try await BenchTraining(tokenizer: model, rounds: rounds, picture: picture).run()
+    var results: [(String, JSONValue)] = []
+    if parts.contains(.wire) { results.append(("wire", try await wire())) }
+    if let first = model.first {
+      if parts.contains(.speed) { results.append(("speed", .array(try speed(model)))) }
+      if parts.contains(.mesh) { results.append(("mesh", try await compare(first))) }
+      if parts.contains(.training) {
+        let training = BenchTraining(tokenizer: first, rounds: rounds, picture: picture)
+        results.append(("training", try await training.run()))
+      }
+    }
+    if let json {
+      try Data((JSONValue.object(results).text).utf8).write(to: URL(filePath: json))
     }
   }
 
   // MARK: The wire
 
-  private func wire() async throws {
+  private func wire() async throws -> JSONValue {
     let folder = try TemporaryFolder.make(prefix: "chiasm-wire")
     defer { TemporaryFolder.remove(folder) }
     let result = try await WireBenchmark.run(directory: folder)
@@ -85,129 +99,128 @@ struct Bench: AsyncParsableCommand {
       times the hand-over in place
 
       """)
+    return .object([
+      ("round_trip_us", .number(microseconds(result.roundTrip))),
+      ("immediate_round_trip_us", .number(microseconds(result.immediateRoundTrip))),
+      ("bare_round_trip_us", .number(microseconds(result.bareRoundTrip))),
+      ("in_place_us", .number(inPlace)),
+      ("copied_us", .number(microseconds(result.copiedHandover))),
+      ("stream_us", .number(microseconds(result.streamHandover))),
+      ("inside_message_us", .number(inside)),
+    ])
   }
 
-  // MARK: The model
+  // MARK: Models
 
-  /// Milliseconds of one round.
-  private struct Round {
-    var image = 0.0
-    var prefill = 0.0
-    var decode = 0.0
-  }
-
-  private func compare(_ folder: String) async throws {
+  /// What one process makes of each model, model after model in every round.
+  private func speed(_ folders: [String]) throws -> [JSONValue] {
     let picture = try PictureFile.read(image)
-    let words = String(repeating: "a picture of something ", count: 8)
-    let turns = [ChatTurn(role: "user", text: words)]
-    let builder = try PromptBuilder(modelFolder: folder)
-    let prompt = try builder.build(turns: turns, files: [picture.tensor])
     let threads = threads ?? Machine.cores
-    let whole = try InternVLModel(
-      folder: folder, device: Devices.make("cpu", threads: threads),
-      cacheTokens: prompt.tokens.count + decode)
+    let works = try folders.map {
+      try BenchWork(folder: $0, threads: threads, picture: picture, turns: BenchQuestion.turns)
+    }
+    let batches = [1, 4, BenchWork.greatestBatch]
+    let steps = min(decode, BenchWork.room)
+    var bandwidth: [Double] = []
+    var seconds = folders.map { _ in [String: [Double]]() }
+    for round in 0...rounds {
+      Terminal.say("speed, round \(round) of \(rounds)")
+      let read = BenchMemory.readBandwidth(threads: threads)
+      if round > 0 { bandwidth.append(read) }
+      for (index, work) in works.enumerated() {
+        func note(_ name: String, _ value: Double) {
+          // The first round maps weights and fills caches.
+          if round > 0 { seconds[index][name, default: []].append(value) }
+        }
+        note("image", try BenchWork.seconds { _ = try work.image() })
+        note("prefill", try BenchWork.seconds { try work.prefill() })
+        for count in batches {
+          note("decode \(count)", try work.decode(count, steps: steps))
+        }
+      }
+    }
+    let peak = Spread(bandwidth).median
     Terminal.write(
-      "\n\(folder), \(threads) threads, a prompt of \(prompt.tokens.count) tokens with "
-        + "\(prompt.imageTokenCount) of a picture, \(decode) tokens decoded\n")
+      "\none process, \(threads) threads; memory is read at \(Figure(peak / 1e9)) GB/s\n")
+    var results: [JSONValue] = []
+    for (index, folder) in folders.enumerated() {
+      func spread(_ name: String) -> Spread { Spread(seconds[index][name] ?? []) }
+      func rate(_ name: String, _ count: Int) -> String {
+        Spread((seconds[index][name] ?? []).map { Double(count) / $0 }).description
+      }
+      let bytes = try works[index].bytesOfStep()
+      let share = Double(bytes) / spread("decode 1").median / peak
+      Terminal.write(
+        """
+        \(folder)
+          image encode \(spread("image")) s
+          prefill of \(BenchWork.promptTokens) tokens \(rate("prefill", BenchWork.promptTokens)) \
+        tok/s
+        \(batches.map { count in
+          "  decode, \(count) at once: \(rate("decode \(count)", count)) tok/s"
+            + (count == 1 ? ", \(Percent(share)) of what memory can give" : "")
+        }.joined(separator: "\n"))
 
-    var here: [Round] = []
-    var mesh: [Round] = []
+        """)
+      results.append(
+        .object(
+          [("model", .string(folder)), ("bytes_of_step", .integer(bytes))]
+            + seconds[index].sorted { $0.key < $1.key }.map {
+              ($0.key, .array($0.value.map { .number($0) }))
+            }))
+    }
+    return results
+  }
+
+  /// A mesh beside one process, by one answer to a picture and some words.
+  private func compare(_ folder: String) async throws -> JSONValue {
+    let picture = try PictureFile.read(image)
+    let threads = threads ?? Machine.cores
+    let whole = try BenchWork(
+      folder: folder, threads: threads, picture: picture, turns: BenchQuestion.turns)
+    Terminal.write(
+      "\n\(folder), \(threads) threads, a prompt of \(whole.answerTokens) tokens with "
+        + "\(whole.answerImageTokens) of a picture, \(decode) tokens decoded\n")
     var shape = MeshShape(model: folder)
     shape.threads = threads
-    let rounds = rounds
-    (here, mesh) = try await LocalMesh.run(shape) { gateway in
+    let (rounds, decode) = (rounds, decode)
+    let (here, mesh) = try await LocalMesh.run(shape) { gateway in
       let client = ChatClient(gateway)
       defer { client.close() }
-      var settings = ChatSettings()
-      settings.maxTokens = decode
-      settings.ignoresEnd = true
-      var here: [Round] = []
-      var mesh: [Round] = []
+      var here: [BenchWork.Answer] = []
+      var mesh: [BenchWork.Answer] = []
       for round in 0...rounds {
-        Terminal.say("round \(round) of \(rounds)")
-        let alone = try measure(whole, builder, prompt)
-        let answer = try await client.ask(turns, pictures: [picture], settings: settings)
+        Terminal.say("mesh, round \(round) of \(rounds)")
+        let alone = try whole.answer(tokens: decode)
+        let through = try await client.answer(tokens: decode, picture: picture)
         // The first round maps the weights.
         if round == 0 { continue }
         here.append(alone)
-        mesh.append(
-          Round(
-            image: answer.timings.image, prefill: answer.timings.prefill,
-            decode: answer.timings.decode))
+        mesh.append(through)
       }
       return (here, mesh)
     }
-    print("image encode", here, mesh, \.image, unit: "s") { $0 / 1000 }
-    let tokens = Double(prompt.tokens.count)
-    print("prefill", here, mesh, \.prefill, unit: "tok/s") { tokens / ($0 / 1000) }
+    print("image encode", here, mesh, \.image, unit: "s") { $0 }
+    let tokens = Double(whole.answerTokens)
+    print("prefill", here, mesh, \.prefill, unit: "tok/s") { tokens / $0 }
     let decoded = Double(decode - 1)
-    print("decode", here, mesh, \.decode, unit: "tok/s") { decoded / ($0 / 1000) }
+    print("decode", here, mesh, \.decode, unit: "tok/s") { decoded / $0 }
+    return .object([
+      ("model", .string(folder)), ("process", .array(here.map(\.json))),
+      ("mesh", .array(mesh.map(\.json))),
+    ])
   }
 
   private func print(
-    _ name: String, _ here: [Round], _ mesh: [Round], _ part: KeyPath<Round, Double>,
-    unit: String, _ figure: (Double) -> Double
+    _ name: String, _ here: [BenchWork.Answer], _ mesh: [BenchWork.Answer],
+    _ part: KeyPath<BenchWork.Answer, Double>, unit: String, _ figure: (Double) -> Double
   ) {
-    let ratios = zip(here, mesh).map { $1[keyPath: part] / $0[keyPath: part] }.sorted()
-    let alone = here.map { $0[keyPath: part] }.sorted()[here.count / 2]
-    let through = mesh.map { $0[keyPath: part] }.sorted()[mesh.count / 2]
+    let alone = Spread(here.map { $0[keyPath: part] }).median
+    let through = Spread(mesh.map { $0[keyPath: part] }).median
+    let ratio = Spread(zip(here, mesh).map { $1[keyPath: part] / $0[keyPath: part] })
     Terminal.write(
       "  \(name): one process \(Figure(figure(alone))) \(unit), mesh \(Figure(figure(through))) "
-        + "\(unit); time of the mesh to one process \(Figure(ratios[ratios.count / 2])) "
-        + "(\(Figure(ratios[0]))–\(Figure(ratios[ratios.count - 1])))\n")
-  }
-
-  private func measure(
-    _ model: InternVLModel, _ builder: PromptBuilder, _ prompt: Prompt
-  ) throws -> Round {
-    let clock = ContinuousClock()
-    func milliseconds(_ body: () throws -> Void) rethrows -> Double {
-      try clock.measure(body) / .milliseconds(1)
-    }
-    var round = Round()
-    var rows: [Tensor] = []
-    round.image = try milliseconds {
-      rows = try prompt.pictures.map { try model.encode($0.pixels) }
-    }
-    var token: Int32 = 0
-    round.prefill = try milliseconds {
-      token = try prefill(
-        model, prompt, images: ProbeResult.joined(rows), placeholder: builder.imageTokenID)
-    }
-    round.decode = try milliseconds {
-      for _ in 1..<decode {
-        token = InternVLModel.greatest(try model.decode([(0, token)])[0])
-      }
-    }
-    model.release(0)
-    return round
-  }
-
-  /// The prompt in the gateway's chunks, with the logits of its last position alone, as a mesh
-  /// computes it.
-  private func prefill(
-    _ model: InternVLModel, _ prompt: Prompt, images: Tensor?, placeholder: Int32
-  ) throws -> Int32 {
-    let ids = prompt.tokens
-    let places = try ImageRows.places(
-      of: images, in: ids, placeholder: images == nil ? -1 : placeholder)
-    let width = model.language[0].width
-    var hidden = Tensor(uninitialized: .float32, [0, width])
-    let chunk = GatewayLimits().stepTokens
-    for first in stride(from: 0, to: ids.count, by: chunk) {
-      let part = first..<min(first + chunk, ids.count)
-      hidden = Tensor(uninitialized: .float32, [part.count, width])
-      try model.language[0].embed(
-        ids: Array(ids[part]), imageRows: places.compactMap { $0.clipped(to: part) },
-        into: hidden)
-      let rows = SequenceRows(
-        sequence: 0, position: first, rows: 0..<part.count, promptLength: ids.count)
-      for stage in model.language { try stage.forward(hidden, steps: [rows]) }
-    }
-    let logits = Tensor(uninitialized: .float32, [1, model.language[0].vocabulary])
-    try model.language[model.language.count - 1].logits(
-      hidden.rows(hidden.shape[0] - 1..<hidden.shape[0]), into: logits)
-    return InternVLModel.greatest(logits[0])
+        + "\(unit); time of the mesh to one process \(ratio)\n")
   }
 }
 

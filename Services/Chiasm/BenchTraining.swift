@@ -57,9 +57,11 @@ struct BenchTraining: Sendable {
     var trace = Trace(processes: [])
   }
 
-  func run() async throws {
+  /// - Returns: every round's seconds.
+  func run() async throws -> JSONValue {
     guard Machine.cores >= BenchTraining.stages else {
-      return Terminal.say("training in a pipeline is not measured: this machine has one processor")
+      Terminal.say("training in a pipeline is not measured: this machine has one processor")
+      return .null
     }
     let model = try TemporaryFolder.make(prefix: "chiasm-bench")
     defer { TemporaryFolder.remove(model) }
@@ -75,6 +77,13 @@ struct BenchTraining: Sendable {
     let cut = try BenchTraining.cut(shape, configuration)
     let measured = try await measure(model, cut, configuration, batch)
     try report(shape, cut, batch, measured)
+    func numbers(_ part: KeyPath<Round, Double>) -> JSONValue {
+      .array(measured.map { .number($0[keyPath: part]) })
+    }
+    return .object([
+      ("samples", .integer(batch.plan.samples)), ("pipelined", numbers(\.pipelined)),
+      ("serial", numbers(\.serial)), ("alone", numbers(\.alone)), ("bubble", numbers(\.bubble)),
+    ])
   }
 
   // MARK: What is trained
