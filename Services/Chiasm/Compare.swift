@@ -40,7 +40,8 @@ struct ComparisonTexts: ParsableArguments {
   var data: String?
 
   @Option(
-    help: ArgumentHelp("Prompts to answer, one a line, instead of built-in ones.",
+    help: ArgumentHelp(
+      "Prompts to answer, one a line, instead of built-in ones.",
       valueName: "file"))
   var prompts: String?
 
@@ -53,7 +54,8 @@ struct ComparisonTexts: ParsableArguments {
   @Option(help: ArgumentHelp("Tokens of an answer at most, without --data.", valueName: "n"))
   var maxNewTokens = 64
 
-  @Option(name: .customLong("max-seq-length"),
+  @Option(
+    name: .customLong("max-seq-length"),
     help: ArgumentHelp("Tokens of a sample at most.", valueName: "n"))
   var maxSequenceLength = 2048
 

@@ -176,7 +176,8 @@ import Testing
   @Test func `the writer puts panels first, at multiples of a cache line`() throws {
     let path = "\(folder.path)/model.safetensors"
     let layouts = [
-      ("a", PanelLayout(.q8, outputs: 17, depth: 32)), ("b", PanelLayout(.q4, outputs: 3, depth: 96)),
+      ("a", PanelLayout(.q8, outputs: 17, depth: 32)),
+      ("b", PanelLayout(.q4, outputs: 3, depth: 96)),
       ("c", PanelLayout(.bfloat16, outputs: 1, depth: 5)),
     ]
     // Names of all lengths, so that the header has them too.

@@ -109,7 +109,8 @@ import Testing
   @Test func `a part that is quantised on its own is refused`() throws {
     let text = String(decoding: try Self.configuration().encoded, as: UTF8.self)
       .replacing(
-        #""llm_config": {"#, with: #""llm_config": {"quantization_config": {"quant_method": "awq"},"#)
+        #""llm_config": {"#,
+        with: #""llm_config": {"quantization_config": {"quant_method": "awq"},"#)
     #expect(
       throws: CheckpointError.unsupported(
         file: "c", key: "llm_config.quantization_config.quant_method", found: "awq",
