@@ -1,14 +1,14 @@
 import Tensors
 import CKernels
 
-/// The processor: kernels of ``CKernels`` and OpenBLAS, spread over threads of our own.
+/// The processor: kernels of ``CKernels``, spread over threads of our own.
 public final class CPUDevice: Device, @unchecked Sendable {
   public let name = "cpu"
   let pool: ThreadPool
   /// Immutable and static, which is why the class may cross threads.
   let kernels: ck_kernels
   let workspace = Workspace()
-  /// Holds inputs of products in the order of kernels.
+  /// Holds inputs of products, packed.
   let inputs = Workspace()
 
   /// - Parameters:

@@ -1,5 +1,4 @@
 import CKernels
-import COpenBLAS
 import Tensors
 
 /// y [T, N] = x [T, K] · weight [N, K]ᵀ + bias [N], and what becomes of it, for several weights at
@@ -103,12 +102,4 @@ extension ck_vector {
       elements: parameters.map { UnsafeRawPointer($0.baseAddress) },
       bfloat16: parameters?.scalarType == .bfloat16)
   }
-}
-
-/// The settings of the BLAS library, which belong to the whole process.
-enum OpenBLAS {
-  /// Takes OpenBLAS's own threads away, once.
-  static func useOneThread() { _ = once }
-
-  private static let once: Void = openblas_set_num_threads(1)
 }
