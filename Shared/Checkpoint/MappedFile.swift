@@ -64,7 +64,7 @@ final class MappedFile: Sendable {
         throw CheckpointError.unreadable(file: path, reason: systemReason())
       }
       let address = UInt(bitPattern: base)
-      let storage = Storage(base: base, byteCount: byteCount) {
+      let storage = Storage(base: base, byteCount: byteCount, isMappedFile: true) {
         munmap(UnsafeMutableRawPointer(bitPattern: address), byteCount)
       }
       mapping.storage = storage

@@ -117,7 +117,20 @@ extension CPUDevice: TrainingDevice {
       on: self)
   }
 
+  public func adamW(
+    _ value: Tensor, gradient: SparseRows, firstMoment: Tensor, secondMoment: Tensor,
+    step: AdamWStep
+  ) throws {
+    try AdamW.update(
+      value, gradient: gradient, firstMoment: firstMoment, secondMoment: secondMoment, step: step,
+      on: self)
+  }
+
   public func sumOfSquares(_ x: Tensor) throws -> Double {
+    try AdamW.sumOfSquares(x, on: self)
+  }
+
+  public func sumOfSquares(_ x: SparseRows) throws -> Double {
     try AdamW.sumOfSquares(x, on: self)
   }
 

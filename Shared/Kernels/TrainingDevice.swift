@@ -133,8 +133,17 @@ public protocol TrainingDevice: Device {
     _ value: Tensor, gradient: Tensor, firstMoment: Tensor, secondMoment: Tensor,
     step: AdamWStep) throws
 
+  /// The same from a gradient that is zero but for some rows; value is [V, D]. The bits are those
+  /// of the whole gradient.
+  func adamW(
+    _ value: Tensor, gradient: SparseRows, firstMoment: Tensor, secondMoment: Tensor,
+    step: AdamWStep) throws
+
   /// Σ x², in Double, in an order set by the number of elements alone.
   func sumOfSquares(_ x: Tensor) throws -> Double
+
+  /// The same, with the bits of the whole matrix.
+  func sumOfSquares(_ x: SparseRows) throws -> Double
 
   /// x ← 0.
   func clear(_ x: Tensor) throws

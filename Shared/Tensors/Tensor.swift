@@ -1,3 +1,9 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
+
 /// A dense row-major array: a shape and a scalar type over shared ``Storage``.
 ///
 /// A tensor is a reference to its bytes: copies of the value see the same elements, and an
@@ -135,6 +141,18 @@ public struct Tensor: Sendable {
     precondition(other.byteCount == byteCount && other.scalarType == scalarType)
     withExtendedLifetime((storage, other.storage)) {
       baseAddress.copyMemory(from: other.baseAddress, byteCount: byteCount)
+    }
+  }
+
+  /// Lets go of the memory of elements that lie in a mapped file and will hardly be read again;
+  /// whoever reads them gets them from the file. Others are left alone.
+  public func giveBackPages() {
+    guard storage.isMappedFile, byteCount > 0 else { return }
+    let page = Int(getpagesize())
+    let start = UInt(bitPattern: baseAddress) / UInt(page) * UInt(page)
+    let end = UInt(bitPattern: baseAddress) + UInt(byteCount)
+    withExtendedLifetime(storage) {
+      _ = madvise(UnsafeMutableRawPointer(bitPattern: start), Int(end - start), MADV_DONTNEED)
     }
   }
 
