@@ -17,11 +17,12 @@ public struct InternVLModel: Sendable {
   ///   - visionLayers, languageLayers: The layers of each stage, in order, which together are
   ///     all layers of the part; nil: one stage.
   ///   - cacheTokens: Positions to keep keys and values of; nil: one full context.
+  ///   - cacheType: How they are held.
   /// - Throws: `CheckpointError`, ``InternVLError``.
   public init(
     _ configuration: ModelConfiguration, checkpoint: CheckpointReader, device: any Device,
     visionLayers: [Range<Int>]? = nil, languageLayers: [Range<Int>]? = nil,
-    cacheTokens: Int? = nil
+    cacheTokens: Int? = nil, cacheType: CacheType = .float32
   ) throws {
     let positions = cacheTokens ?? configuration.language.maxPositions
     self.configuration = configuration
@@ -35,7 +36,7 @@ public struct InternVLModel: Sendable {
     ).map {
       try LanguageStage(
         configuration, layers: $0, checkpoint: checkpoint, device: device,
-        cacheTokens: positions)
+        cacheTokens: positions, cacheType: cacheType)
     }
   }
 
@@ -52,10 +53,12 @@ public struct InternVLModel: Sendable {
   /// Opens the model in `folder`.
   ///
   /// - Throws: `CheckpointError`, ``InternVLError``.
-  public init(folder: String, device: any Device, cacheTokens: Int? = nil) throws {
+  public init(
+    folder: String, device: any Device, cacheTokens: Int? = nil, cacheType: CacheType = .float32
+  ) throws {
     try self.init(
       ModelConfiguration.load(folder: folder), checkpoint: CheckpointReader(folder: folder),
-      device: device, cacheTokens: cacheTokens)
+      device: device, cacheTokens: cacheTokens, cacheType: cacheType)
   }
 
   // MARK: Pictures

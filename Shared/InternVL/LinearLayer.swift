@@ -7,20 +7,15 @@ import Tensors
 /// Legend: T rows, K input width, N output width.
 struct LinearLayer: Sendable {
   /// [N, K]
-  let weight: ModelWeight
+  let weight: MatrixWeight
   /// [N]
   let bias: ModelWeight?
   let adapter: LowRankAdapter?
 
-  init(_ weight: ModelWeight, bias: ModelWeight? = nil, adapter: LowRankAdapter? = nil) {
+  init(_ weight: MatrixWeight, bias: ModelWeight? = nil, adapter: LowRankAdapter? = nil) {
     self.weight = weight
     self.bias = bias
     self.adapter = adapter
-  }
-
-  /// The part of the output in `rows` of the weight.
-  func rows(_ rows: Range<Int>) -> LinearLayer {
-    LinearLayer(weight.rows(rows), bias: bias?.rows(rows), adapter: adapter?.rows(rows))
   }
 
   var isTrained: Bool {
@@ -34,9 +29,43 @@ struct LinearLayer: Sendable {
     _ x: Tensor, into y: Tensor, on device: any Device,
     _ pass: TrainingPass? = nil
   ) throws {
-    try device.linear(
-      x, weight: weight.value, bias: bias?.value, into: y)
+    try device.linear(x, [product(into: y)])
     try adapter?.forward(x, addingTo: y, on: device, pass)
+  }
+
+  /// Several layers' outputs of one input x [T, K], each [T, N].
+  static func forward(
+    _ x: Tensor, _ layers: (LinearLayer, into: Tensor)..., on device: any Device,
+    _ pass: TrainingPass? = nil
+  ) throws {
+    try device.linear(x, layers.map { layer, y in layer.product(into: y) })
+    for (layer, y) in layers { try layer.adapter?.forward(x, addingTo: y, on: device, pass) }
+  }
+
+  /// y [T, N] ← gelu of the output.
+  func forwardGELU(
+    _ x: Tensor, into y: Tensor, on device: any Device, _ pass: TrainingPass? = nil
+  ) throws {
+    guard let adapter else { return try device.linear(x, [product(.gelu, into: y)]) }
+    try device.linear(x, [product(into: y)])
+    try adapter.forward(x, addingTo: y, on: device, pass)
+    try device.gelu(y)
+  }
+
+  /// y [T, N] ← y + scale [N] ⊙ output, or y + output.
+  func forward(
+    _ x: Tensor, scale: Tensor? = nil, addingTo y: Tensor, on device: any Device,
+    _ pass: TrainingPass? = nil
+  ) throws {
+    guard let adapter else { return try device.linear(x, [product(.add(scale: scale), into: y)]) }
+    let branch = TrainingPass.tensor(y.shape, pass)
+    try device.linear(x, [product(into: branch)])
+    try adapter.forward(x, addingTo: branch, on: device, pass)
+    try device.addScaled(branch, scale: scale, to: y)
+  }
+
+  private func product(_ finish: LinearProduct.Finish = .store, into y: Tensor) -> LinearProduct {
+    LinearProduct(weight.value, bias: bias?.value, finish: finish, into: y)
   }
 
   /// dY [T, N] → dX [T, K], written or added; nil: not wanted. The weights' gradients go to the
@@ -46,7 +75,7 @@ struct LinearLayer: Sendable {
     _ pass: TrainingPass
   ) throws {
     if let dX {
-      try pass.device.linearInputGradient(dY: dY, weight: weight.value, adding: adding, into: dX)
+      try pass.device.linearInputGradient(dY: dY, weight: weight.rows, adding: adding, into: dX)
     }
     try pass.addProduct(x: x, dY: dY, weight: weight.gradient, bias: bias?.gradient)
     try adapter?.backward(dY: dY, x: x, addingTo: dX, pass)

@@ -23,6 +23,35 @@ import Testing
     #expect(Set(products.map(\.rows)) == [16, 17, 4])
   }
 
+  @Test("Products of one input are asked for together")
+  func groups() throws {
+    let device = try RecordingDevice()
+    let model = try model(device)
+    _ = device.takeCalls()
+    _ = try model.encode(Tensor(zeros: .float32, [3, 56, 56]))
+    // Queries, keys and values; projection; the two of the feed-forward part.
+    #expect(device.takeCalls() == [1] + Array(repeating: [3, 1, 1, 1], count: 3).joined() + [1, 1])
+    _ = try model.prefill(1, ids: [1, 2, 3])
+    // Queries, keys and values; output; gate and up; down.
+    #expect(device.takeCalls() == Array(repeating: [3, 1, 2, 1], count: 3).joined() + [1])
+  }
+
+  @Test("Matrices are packed, and counted as they are held")
+  func weights() throws {
+    let folder = Self.modelCase.checkpoint
+    let configuration = try ModelConfiguration.load(folder: folder)
+    let reader = try CheckpointReader(folder: folder)
+    let device = try CPUDevice(threads: 1)
+    let projector = try ProjectorStage(configuration, checkpoint: reader, device: device)
+    let names = WeightNames.Projector(configuration)
+    var expected = 0
+    for weight in names.all {
+      let stored = try reader.tensor(weight, neededFor: "the test")
+      expected += stored.shape.count == 2 ? try device.pack(stored).byteCount : stored.byteCount
+    }
+    #expect(projector.weightBytes == expected)
+  }
+
   @Test("Sequences of a step share one pass over the weights")
   func text() throws {
     let device = try RecordingDevice()

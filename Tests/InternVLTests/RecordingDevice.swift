@@ -14,6 +14,8 @@ final class RecordingDevice: Device {
 
   private struct State {
     var products: [Product] = []
+    /// Products of each call.
+    var calls: [Int] = []
     var productsUntilFailure = Int.max
   }
 
@@ -32,6 +34,14 @@ final class RecordingDevice: Device {
     }
   }
 
+  /// How many products each call asked for, since the last call of this.
+  func takeCalls() -> [Int] {
+    state.withLock { state in
+      defer { state.calls = [] }
+      return state.calls
+    }
+  }
+
   /// Lets `count` products pass, and fails the next, once.
   func fail(after count: Int) {
     state.withLock { $0.productsUntilFailure = count }
@@ -39,6 +49,7 @@ final class RecordingDevice: Device {
 
   func linear(_ x: Tensor, _ products: [LinearProduct]) throws {
     try state.withLock { state in
+      state.calls.append(products.count)
       for product in products {
         state.products.append(Product(rows: x.shape[0], weight: product.weight.address))
         if state.productsUntilFailure == 0 {

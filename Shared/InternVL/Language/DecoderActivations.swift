@@ -13,8 +13,6 @@ struct DecoderActivations {
   /// [T, D]
   private(set) var normalized1: Tensor
   private(set) var normalized2: Tensor
-  /// What the branches give, one after the other.
-  private(set) var branch: Tensor
   /// [T, Q·H]; rotated.
   let q: Tensor
   let attention: Tensor
@@ -32,7 +30,6 @@ struct DecoderActivations {
     (input, middle) = (nil, nil)
     normalized1 = make([rows, shape.width])
     normalized2 = normalized1
-    branch = make([rows, shape.width])
     (q, attention) = (make([rows, shape.queryWidth]), make([rows, shape.queryWidth]))
     (k, v) = (make([rows, shape.keyValueWidth]), make([rows, shape.keyValueWidth]))
     (gate, up) = (make([rows, shape.feedForward]), make([rows, shape.feedForward]))
@@ -43,7 +40,6 @@ struct DecoderActivations {
   init(keeping shape: DecoderLayer.Shape, rows: Int, make: ([Int]) -> Tensor) {
     (input, middle) = (make([rows, shape.width]), make([rows, shape.width]))
     (normalized1, normalized2) = (make([rows, shape.width]), make([rows, shape.width]))
-    branch = make([rows, shape.width])
     (q, attention) = (make([rows, shape.queryWidth]), make([rows, shape.queryWidth]))
     (k, v) = (make([rows, shape.keyValueWidth]), make([rows, shape.keyValueWidth]))
     (gate, up) = (make([rows, shape.feedForward]), make([rows, shape.feedForward]))
@@ -57,15 +53,11 @@ struct DecoderActivations {
     (input, middle) = (nil, nil)
     normalized1 = whole.normalized1.rows(range)
     normalized2 = whole.normalized2.rows(range)
-    branch = whole.branch.rows(range)
     (q, attention) = (whole.q.rows(range), whole.attention.rows(range))
     (k, v) = (whole.k.rows(range), whole.v.rows(range))
     (gate, up) = (whole.gate.rows(range), whole.up.rows(range))
     activated = whole.activated.rows(range)
   }
-
-  /// Without the branches' results, which no backward pass reads.
-  mutating func dropBranch() { branch = Tensor(uninitialized: .float32, [0]) }
 
   /// Without the results of norms and activation functions, until ``restore(_:make:)``.
   mutating func thin() {
@@ -81,6 +73,6 @@ struct DecoderActivations {
   }
 
   static func floats(perRowOf shape: DecoderLayer.Shape) -> Int {
-    2 * shape.width + 2 * shape.queryWidth + 2 * shape.keyValueWidth + 2 * shape.feedForward
+    shape.width + 2 * shape.queryWidth + 2 * shape.keyValueWidth + 2 * shape.feedForward
   }
 }

@@ -69,16 +69,18 @@ struct DecoderLayer: Sendable {
 
   /// x [T, D], in place.
   ///
-  /// - Parameter pass: nil outside training.
+  /// - Parameters:
+  ///   - pass: nil outside training.
+  ///   - givesOutput: false where all is computed again but the output, which no backward pass
+  ///     reads: x is worthless then.
   func forward(
     _ x: Tensor, rotation: Rotation, attention: Attention, _ a: DecoderActivations,
-    on device: any Device, _ pass: TrainingPass? = nil
+    on device: any Device, _ pass: TrainingPass? = nil, givesOutput: Bool = true
   ) throws {
     a.input?.copyElements(from: x)
     try attentionNorm.forward(x, into: a.normalized1, on: device)
-    try linear(q, a.normalized1, into: a.q, on: device, pass)
-    try linear(k, a.normalized1, into: a.k, on: device, pass)
-    try linear(v, a.normalized1, into: a.v, on: device, pass)
+    try LinearLayer.forward(
+      a.normalized1, (q, into: a.q), (k, into: a.k), (v, into: a.v), on: device, pass)
     try device.rotate(
       a.q, heads: shape.heads, positions: rotation.places, cosines: rotation.cosines,
       sines: rotation.sines)
@@ -96,16 +98,15 @@ struct DecoderLayer: Sendable {
         q: a.q, k: a.k, v: a.v, heads: shape.heads, keyValueHeads: shape.keyValueHeads,
         sequences: sequences, into: a.attention)
     }
-    try linear(o, a.attention, into: a.branch, on: device, pass)
-    try device.addScaled(a.branch, scale: nil, to: x)
+    try o.forward(a.attention, addingTo: x, on: device, pass)
 
     a.middle?.copyElements(from: x)
     try feedForwardNorm.forward(x, into: a.normalized2, on: device)
-    try linear(gate, a.normalized2, into: a.gate, on: device, pass)
-    try linear(up, a.normalized2, into: a.up, on: device, pass)
+    try LinearLayer.forward(
+      a.normalized2, (gate, into: a.gate), (up, into: a.up), on: device, pass)
     try device.siluMultiply(gate: a.gate, up: a.up, into: a.activated)
-    try linear(down, a.activated, into: a.branch, on: device, pass)
-    try device.addScaled(a.branch, scale: nil, to: x)
+    guard givesOutput else { return }
+    try down.forward(a.activated, addingTo: x, on: device, pass)
   }
 
   /// Computes again what ``DecoderActivations/thin()`` let go.
@@ -128,17 +129,17 @@ struct DecoderLayer: Sendable {
     guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }
     let device = pass.device
     let (dGate, dUp) = (pass.tensor(a.gate.shape), pass.tensor(a.up.shape))
-    try backward(down, dY: pass.keepable(dX), x: a.activated, into: dGate, pass)
+    try down.backward(dY: pass.keepable(dX), x: a.activated, into: dGate, pass)
     try device.siluMultiplyGradient(dY: dGate, gate: a.gate, up: a.up, into: dGate, up: dUp)
     let dNormalized = pass.tensor(dX.shape)
-    try backward(gate, dY: dGate, x: a.normalized2, into: dNormalized, pass)
-    try backward(up, dY: dUp, x: a.normalized2, adding: true, into: dNormalized, pass)
+    try gate.backward(dY: dGate, x: a.normalized2, into: dNormalized, pass)
+    try up.backward(dY: dUp, x: a.normalized2, adding: true, into: dNormalized, pass)
     try feedForwardNorm.backward(
       dY: dNormalized, x: middle, adding: true, into: dX, on: device)
 
     let isTrainedBefore = attentionNorm.isTrained || [q, k, v].contains { $0.isTrained }
     let dAttention = wantsInput || isTrainedBefore ? pass.tensor(a.attention.shape) : nil
-    try backward(o, dY: pass.keepable(dX), x: a.attention, into: dAttention, pass)
+    try o.backward(dY: pass.keepable(dX), x: a.attention, into: dAttention, pass)
     guard let dAttention else { return }
     let (dQ, dK, dV) = (pass.tensor(a.q.shape), pass.tensor(a.k.shape), pass.tensor(a.v.shape))
     try device.causalAttentionGradient(
@@ -151,26 +152,10 @@ struct DecoderLayer: Sendable {
       dK, heads: shape.keyValueHeads, positions: rotation.places, cosines: rotation.cosines,
       sines: rotation.sines)
     let wanted = wantsInput || attentionNorm.isTrained ? dNormalized : nil
-    try backward(q, dY: dQ, x: a.normalized1, into: wanted, pass)
-    try backward(k, dY: dK, x: a.normalized1, adding: true, into: wanted, pass)
-    try backward(v, dY: dV, x: a.normalized1, adding: true, into: wanted, pass)
+    try q.backward(dY: dQ, x: a.normalized1, into: wanted, pass)
+    try k.backward(dY: dK, x: a.normalized1, adding: true, into: wanted, pass)
+    try v.backward(dY: dV, x: a.normalized1, adding: true, into: wanted, pass)
     guard let wanted else { return }
     try attentionNorm.backward(dY: wanted, x: input, adding: true, into: dX, on: device)
-  }
-
-  /// Rows of text: in which order one is summed depends on the weight alone.
-  private func linear(
-    _ layer: LinearLayer, _ x: Tensor, into y: Tensor, on device: any Device,
-    _ pass: TrainingPass?
-  ) throws {
-    try layer.forward(x, into: y, on: device, pass)
-  }
-
-  private func backward(
-    _ layer: LinearLayer, dY: Tensor, x: Tensor, adding: Bool = false, into dX: Tensor?,
-    _ pass: TrainingPass
-  ) throws {
-    try layer.backward(
-      dY: dY, x: x, adding: adding, into: dX, pass)
   }
 }

@@ -21,7 +21,7 @@ public struct LanguageStage: Sendable {
   public let vocabulary: Int
   /// Positions the model knows; `Int.max` with dynamic scaling, where only the cache is a bound.
   public let contextLength: Int
-  /// Bytes of weights held, mapped from the checkpoint.
+  /// Bytes of weights held, packed or mapped from the checkpoint.
   public let weightBytes: Int
   /// Most bytes held besides weights: a full cache, and the scratch of one forward or logits
   /// call of ``maximumRows`` rows.
@@ -35,10 +35,11 @@ public struct LanguageStage: Sendable {
   private let device: any Device
   let shape: DecoderLayer.Shape
   private let rotary: RotaryEmbedding
+  private let kept = Kept<Scratch>()
   let blocks: [DecoderLayer]
-  let embedding: ModelWeight?
+  let embedding: MatrixWeight?
   let norm: Normalization?
-  let head: ModelWeight?
+  let head: MatrixWeight?
 
   /// Whether the stage holds the embedding table.
   public var isFirst: Bool { layers.lowerBound == 0 }
@@ -55,7 +56,7 @@ public struct LanguageStage: Sendable {
     _ configuration: ModelConfiguration, layers: Range<Int>, checkpoint: CheckpointReader,
     device: any Device, cacheTokens: Int, cacheType: CacheType = .float32
   ) throws {
-    var weights = StageWeights(checkpoint, part: "language", layers: layers)
+    var weights = StageWeights(checkpoint, part: "language", layers: layers, packer: device)
     try self.init(
       configuration, layers: layers, weights: &weights, device: device, cacheTokens: cacheTokens,
       cacheType: cacheType)
@@ -88,7 +89,9 @@ public struct LanguageStage: Sendable {
     let isLast = layers.upperBound == language.layerCount
     embedding =
       layers.lowerBound == 0
-      ? try weights.take(WeightNames.languageEmbedding(configuration)) : nil
+      ? try weights.takeTable(
+        WeightNames.languageEmbedding(configuration), isHead: isLast && language.tiesEmbeddings)
+      : nil
     blocks = try layers.map { layer in
       try DecoderLayer(configuration, layer: layer, shape: shape, weights: &weights)
     }
@@ -96,10 +99,13 @@ public struct LanguageStage: Sendable {
       isLast
       ? try Normalization(
         WeightNames.languageNorm(configuration), epsilon: shape.epsilon, weights: &weights) : nil
-    if isLast, language.tiesEmbeddings, let embedding {
+    // The rows of a float table are read as they are, the head is better packed.
+    if isLast, language.tiesEmbeddings, let embedding,
+      embedding.isPacked || !weights.packsMatrices
+    {
       head = embedding
     } else {
-      head = isLast ? try weights.take(WeightNames.languageHead(configuration)) : nil
+      head = isLast ? try weights.takeMatrix(WeightNames.languageHead(configuration)) : nil
     }
     weightBytes = weights.byteCount
     cache = KeyValueCache(
@@ -151,23 +157,42 @@ public struct LanguageStage: Sendable {
     for step in steps { try cache.reserve(sequence: step.sequence, tokens: step.end) }
     let chunks = steps.chunked(limit: LanguageStage.maximumRows)
     guard let longest = chunks.map(\.rows.count).max() else { return }
-    let activations = DecoderActivations(sharing: shape, rows: longest) {
-      Tensor(uninitialized: .float32, $0)
-    }
-    let angles = Tensor(uninitialized: .float32, [2, longest, shape.headSize / 2])
     for step in steps { cache.setLength(of: step.sequence, to: step.position) }
-    for chunk in chunks {
-      let count = chunk.rows.count
-      let rotation = rotation(chunk.steps, rows: count, angles: angles)
-      let rows = hidden.rows(chunk.rows)
-      let views = activations.rows(0..<count)
-      for (index, block) in blocks.enumerated() {
-        try block.forward(
-          rows, rotation: rotation,
-          attention: .cached(cache.spans(for: chunk.steps, layer: index)), views, on: device)
-      }
+    try kept.use {
+      $0.rows >= longest
+    } make: {
+      Scratch(shape, rows: longest)
+    } _: { scratch in
+      for chunk in chunks { try forward(hidden.rows(chunk.rows), chunk.steps, scratch) }
     }
     for step in steps { cache.setLength(of: step.sequence, to: step.end) }
+  }
+
+  private func forward(_ rows: Tensor, _ steps: [SequenceRows], _ scratch: Scratch) throws {
+    let count = rows.shape[0]
+    let rotation = rotation(steps, rows: count, angles: scratch.angles)
+    let activations = scratch.activations.rows(0..<count)
+    for (index, block) in blocks.enumerated() {
+      try block.forward(
+        rows, rotation: rotation, attention: .cached(cache.spans(for: steps, layer: index)),
+        activations, on: device)
+    }
+  }
+
+  /// What steps work in, kept from one to the next and as large as the largest so far.
+  private struct Scratch {
+    let rows: Int
+    let activations: DecoderActivations
+    /// [2, rows, H/2]
+    let angles: Tensor
+
+    init(_ shape: DecoderLayer.Shape, rows: Int) {
+      self.rows = rows
+      activations = DecoderActivations(sharing: shape, rows: rows) {
+        Tensor(uninitialized: .float32, $0)
+      }
+      angles = Tensor(uninitialized: .float32, [2, rows, shape.headSize / 2])
+    }
   }
 
   /// The angles of the first `rows` rows of a step.
@@ -200,8 +225,7 @@ public struct LanguageStage: Sendable {
       let part = start..<min(start + limit, rows)
       let views = normalized.rows(0..<part.count)
       try norm.forward(hidden.rows(part), into: views, on: device)
-      try device.linear(
-        views, weight: head.value, bias: nil, into: logits.rows(part))
+      try device.linear(views, [LinearProduct(head.value, into: logits.rows(part))])
     }
   }
 

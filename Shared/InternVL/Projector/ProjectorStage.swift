@@ -12,7 +12,7 @@ public struct ProjectorStage: Sendable {
   public let tokenCount: Int
   /// D.
   public let width: Int
-  /// Bytes of weights held, mapped from the checkpoint.
+  /// Bytes of weights held, packed or mapped from the checkpoint.
   public let weightBytes: Int
   /// Most bytes held besides weights, by one forward call with one tile.
   public let workingBytes: Int
@@ -47,19 +47,23 @@ public struct ProjectorStage: Sendable {
   private let norm: Normalization
   private let fc1: LinearLayer
   private let fc2: LinearLayer
+  /// What a call works in, kept for the next.
+  private let kept = Kept<Activations>()
 
   /// - Throws: `CheckpointError` for a tensor that is missing or has another shape.
   public init(
     _ configuration: ModelConfiguration, checkpoint: CheckpointReader, device: any Device
   ) throws {
-    var weights = ProjectorStage.weights(checkpoint)
+    var weights = ProjectorStage.weights(checkpoint, packer: device)
     try self.init(configuration, weights: &weights, device: device)
   }
 
   static func weights(
-    _ checkpoint: CheckpointReader, training: StageWeights.Training? = nil
+    _ checkpoint: CheckpointReader, training: StageWeights.Training? = nil,
+    packer: (any Device)? = nil
   ) -> StageWeights {
-    StageWeights(checkpoint, purpose: "this stage is the projector", training: training)
+    StageWeights(
+      checkpoint, purpose: "this stage is the projector", training: training, packer: packer)
   }
 
   init(
@@ -91,9 +95,13 @@ public struct ProjectorStage: Sendable {
   /// - Throws: `TensorError` for a wrong shape.
   public func forward(_ vision: Tensor, into rows: Tensor) throws {
     let tiles = vision.shape.count == 3 ? vision.shape[0] : 1
-    try forward(
-      vision, activations(tiles: tiles, sharing: true) { Tensor(uninitialized: .float32, $0) },
-      into: rows)
+    try kept.use {
+      $0.merged.shape[0] == tiles * tokenCount
+    } make: {
+      activations(tiles: tiles, sharing: true) { Tensor(uninitialized: .float32, $0) }
+    } _: {
+      try forward(vision, $0, into: rows)
+    }
   }
 
   /// - Parameter sharing: Whether a result may take the place of what it is computed from.
@@ -120,8 +128,12 @@ public struct ProjectorStage: Sendable {
         into: a.merged.rows(tile * tokenCount..<(tile + 1) * tokenCount))
     }
     try norm.forward(a.merged, into: a.normalized, on: device)
-    try fc1.forward(a.normalized, into: a.wide, on: device)
-    try activate(a)
+    if a.activated.baseAddress == a.wide.baseAddress {
+      try fc1.forwardGELU(a.normalized, into: a.activated, on: device)
+    } else {
+      try fc1.forward(a.normalized, into: a.wide, on: device)
+      try activate(a)
+    }
     try fc2.forward(a.activated, into: rows, on: device)
   }
 
@@ -168,7 +180,7 @@ public struct ProjectorStage: Sendable {
   }
 
   private func activate(_ a: Activations) throws {
-    if a.activated.baseAddress != a.wide.baseAddress { a.activated.copyElements(from: a.wide) }
+    a.activated.copyElements(from: a.wide)
     try device.gelu(a.activated)
   }
 }

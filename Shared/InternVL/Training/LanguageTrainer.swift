@@ -29,17 +29,19 @@ public final class LanguageTrainer: TrainingSlice {
   private let options: TrainingOptions
   private let imageToken: Int32?
   private let imageTokensEach: Int
-  private var memory = SliceMemory<Saved>()
+  private var memory: SliceMemory<Saved>
 
   /// - Parameters:
   ///   - cacheTokens: Positions to keep keys and values of when the slice serves.
+  ///   - cacheType: How they are held.
   ///   - imageToken: The id of `<IMG_CONTEXT>`, in whose places image rows go; the first slice
   ///     needs it. A negative id is such a place, too.
+  ///   - pool: Memory shared with slices that work in turn with this one.
   /// - Throws: ``InternVLError``, `CheckpointError`, and what the state throws.
   public init(
     _ configuration: ModelConfiguration, layers: Range<Int>, weights: TrainingWeights,
     device: any TrainingDevice, options: TrainingOptions, cacheTokens: Int = 0,
-    imageToken: Int32?
+    cacheType: CacheType = .float32, imageToken: Int32?, pool: TensorPool? = nil
   ) throws {
     let parts = TrainingParts(configuration: configuration, options: options)
     let language = configuration.language
@@ -52,11 +54,13 @@ public final class LanguageTrainer: TrainingSlice {
     var taken = StageWeights(
       weights.model, part: "language", layers: layers, training: parts.languageWeights(weights))
     stage = try LanguageStage(
-      configuration, layers: layers, weights: &taken, device: device, cacheTokens: cacheTokens)
+      configuration, layers: layers, weights: &taken, device: device, cacheTokens: cacheTokens,
+      cacheType: cacheType)
     parameters = taken.parameters
     tensors = taken.held
     needsInputGradient = parts.trains(beforeLanguage: layers.lowerBound)
     self.device = device
+    memory = SliceMemory(sharing: pool)
     self.options = options
     self.imageToken = imageToken
     imageTokensEach = configuration.imageTokenCount
@@ -113,7 +117,6 @@ public final class LanguageTrainer: TrainingSlice {
         var kept = DecoderActivations(keeping: stage.shape, rows: rows, make: pass.tensor)
         try block.forward(
           hidden, rotation: rotation, attention: attention, kept, on: device, pass)
-        kept.dropBranch()
         if options.recompute == .selective { kept.thin() }
         saved.layers.append(kept)
       }
@@ -183,9 +186,12 @@ public final class LanguageTrainer: TrainingSlice {
       let what = "gradient of the language layers' input"
       return try Slices.require(inputGradient, dX.shape, what).copyElements(from: dX)
     }
-    if let gradient = stage.embedding?.gradient {
+    if let embedding = stage.embedding, embedding.isTrained {
       let ids = microBatch.ids.map { isImage($0) ? -1 : $0 }
-      try device.embedGradient(dY: dX, ids: ids, into: gradient)
+      if let gradient = embedding.gradient {
+        try device.embedGradient(dY: dX, ids: ids, into: gradient)
+      }
+      try embedding.rowGradient?.add(dX, ids: ids, on: device)
     }
     guard needsInputGradient, let shape = inputShape(of: microBatch) else { return }
     let dImages = try Slices.require(inputGradient, shape, "gradient of the image rows")
@@ -209,7 +215,7 @@ public final class LanguageTrainer: TrainingSlice {
     let normalized = pass.tensor(hidden.shape)
     try norm.forward(hidden, into: normalized, on: device)
     let loss = try device.crossEntropy(
-      hidden: normalized, weight: head.value, labels: microBatch.labels,
+      hidden: normalized, weight: head.rows, labels: microBatch.labels,
       scale: Float(microBatch.lossScale), dHidden: dHidden,
       dWeight: dHidden == nil ? nil : head.gradient)
     if let dHidden {
@@ -238,10 +244,9 @@ public final class LanguageTrainer: TrainingSlice {
       case .full:
         activations = DecoderActivations(
           keeping: stage.shape, rows: microBatch.rows, make: pass.tensor)
-        // The input becomes the output, which nobody reads.
         try block.forward(
           saved.inputs.removeLast(), rotation: rotation,
-          attention: .whole(sequences, device), activations, on: device, pass)
+          attention: .whole(sequences, device), activations, on: device, pass, givesOutput: false)
       }
       try block.backward(
         dX: dX, rotation: rotation, sequences: sequences, activations, pass,

@@ -37,19 +37,20 @@ public final class ModelTrainer {
   ) throws {
     self.configuration = configuration
     optimizer = Optimizer(options, device: device)
+    let pool = TensorPool()
     vision = try InternVLModel.split(visionLayers, configuration.usedVisionLayers, "vision encoder")
       .map {
         try VisionTrainer(
-          configuration, layers: $0, weights: weights, device: device, options: options)
+          configuration, layers: $0, weights: weights, device: device, options: options, pool: pool)
       }
     projector = try ProjectorTrainer(
-      configuration, weights: weights, device: device, options: options)
+      configuration, weights: weights, device: device, options: options, pool: pool)
     language = try InternVLModel.split(
       languageLayers, configuration.language.layerCount, "language model"
     ).map {
       try LanguageTrainer(
         configuration, layers: $0, weights: weights, device: device, options: options,
-        cacheTokens: cacheTokens, imageToken: imageToken)
+        cacheTokens: cacheTokens, imageToken: imageToken, pool: pool)
     }
     for slice in slices { slice.defersWeightGradients = false }
   }

@@ -22,24 +22,41 @@ public struct Optimizer: Sendable {
   ) throws {
     for parameter in parameters {
       let decays = options.decay == .all || parameter.decaysInHF
-      try device.adamW(
-        parameter.value, gradient: parameter.gradient, firstMoment: parameter.firstMoment,
-        secondMoment: parameter.secondMoment,
-        step: AdamWStep(
-          learningRate: learningRate, beta1: options.beta1, beta2: options.beta2,
-          epsilon: options.epsilon, weightDecay: decays ? options.weightDecay : 0,
-          update: number, gradientScale: gradientScale))
+      let step = AdamWStep(
+        learningRate: learningRate, beta1: options.beta1, beta2: options.beta2,
+        epsilon: options.epsilon, weightDecay: decays ? options.weightDecay : 0,
+        update: number, gradientScale: gradientScale)
+      switch parameter.gradientSum {
+      case .whole(let gradient):
+        try device.adamW(
+          parameter.value, gradient: gradient, firstMoment: parameter.firstMoment,
+          secondMoment: parameter.secondMoment, step: step)
+      case .rows(let rows):
+        try device.adamW(
+          parameter.value, gradient: rows.value, firstMoment: parameter.firstMoment,
+          secondMoment: parameter.secondMoment, step: step)
+      }
       parameter.valueDidChange()
     }
   }
 
   /// Of each parameter's gradient, in order: what the global norm is the root of the sum of.
   public func sumsOfSquares(_ parameters: [Parameter]) throws -> [Double] {
-    try parameters.map { try device.sumOfSquares($0.gradient) }
+    try parameters.map { parameter in
+      switch parameter.gradientSum {
+      case .whole(let gradient): try device.sumOfSquares(gradient)
+      case .rows(let rows): try device.sumOfSquares(rows.value)
+      }
+    }
   }
 
   /// Makes all gradients zero, for the next step.
   public func clearGradients(_ parameters: [Parameter]) throws {
-    for parameter in parameters { try device.clear(parameter.gradient) }
+    for parameter in parameters {
+      switch parameter.gradientSum {
+      case .whole(let gradient): try device.clear(gradient)
+      case .rows(let rows): try rows.clear(on: device)
+      }
+    }
   }
 }

@@ -4,13 +4,13 @@ import Tensors
 
 /// A tensor that is trained: its elements, their gradient and AdamW's moments, all float32.
 ///
-/// Layers hold views of ``value`` and add to views of ``gradient``. Owned by the thread that
+/// Layers hold views of ``value`` and add to views of the gradient. Owned by the thread that
 /// computes.
 public final class Parameter: @unchecked Sendable {
   /// As the release names it; adapters as PEFT does, see ``AdapterNames``.
   public let name: String
   public let value: Tensor
-  public let gradient: Tensor
+  let gradientSum: GradientSum
   public let firstMoment: Tensor
   public let secondMoment: Tensor
   /// How a checkpoint stores it.
@@ -24,11 +24,12 @@ public final class Parameter: @unchecked Sendable {
   /// - Parameters:
   ///   - start: the elements, unless `state` has them: float32 or bfloat16.
   ///   - state: a checkpoint to go on from.
+  ///   - byRows: whether few rows get a gradient, so that only theirs is held.
   /// - Throws: what `state` throws where it lacks any of the three; `TensorError` for a tensor in
   ///   it of another shape or type.
   init(
     _ name: String, start: Tensor, storedType: ScalarType, decaysInHF: Bool,
-    state: (any TrainingState)?
+    state: (any TrainingState)?, byRows: Bool = false
   ) throws {
     self.name = name
     self.storedType = storedType
@@ -44,14 +45,34 @@ public final class Parameter: @unchecked Sendable {
     value = try restored(.value) ?? start.widened()
     firstMoment = try restored(.firstMoment) ?? Tensor(zeros: .float32, start.shape)
     secondMoment = try restored(.secondMoment) ?? Tensor(zeros: .float32, start.shape)
-    gradient = Tensor(zeros: .float32, start.shape)
+    gradientSum =
+      byRows ? .rows(RowGradient(start.shape)) : .whole(Tensor(zeros: .float32, start.shape))
   }
 
-  /// Bytes of all four tensors.
-  public var byteCount: Int { 4 * value.byteCount }
+  /// The gradient as a whole: a copy, where only rows of it are held.
+  public var gradient: Tensor {
+    switch gradientSum {
+    case .whole(let tensor): tensor
+    case .rows(let rows): rows.value.dense
+    }
+  }
+
+  /// Bytes of value, gradient and moments.
+  public var byteCount: Int {
+    switch gradientSum {
+    case .whole: 4 * value.byteCount
+    case .rows(let rows): 3 * value.byteCount + rows.byteCount
+    }
+  }
 
   /// To be called after ``value`` has been written to.
   public func valueDidChange() { refresh?() }
+}
+
+/// What has been added up of a parameter's gradient.
+enum GradientSum {
+  case whole(Tensor)
+  case rows(RowGradient)
 }
 
 /// Everything a slice holds that belongs into a checkpoint.

@@ -20,12 +20,13 @@ public final class ProjectorTrainer: TrainingSlice {
 
   private let device: any TrainingDevice
   private let options: TrainingOptions
-  private var memory = SliceMemory<Saved>()
+  private var memory: SliceMemory<Saved>
 
+  /// - Parameter pool: Memory shared with slices that work in turn with this one.
   /// - Throws: `CheckpointError`, and what the state throws.
   public init(
     _ configuration: ModelConfiguration, weights: TrainingWeights, device: any TrainingDevice,
-    options: TrainingOptions
+    options: TrainingOptions, pool: TensorPool? = nil
   ) throws {
     let parts = TrainingParts(configuration: configuration, options: options)
     var taken = ProjectorStage.weights(
@@ -35,6 +36,7 @@ public final class ProjectorTrainer: TrainingSlice {
     tensors = taken.held
     needsInputGradient = parts.trainsBeforeProjector
     self.device = device
+    memory = SliceMemory(sharing: pool)
     self.options = options
   }
 

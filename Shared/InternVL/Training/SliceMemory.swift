@@ -4,9 +4,12 @@ import Training
 
 /// What a slice keeps of the micro-batches under way.
 struct SliceMemory<Saved> {
-  let pool = TensorPool()
+  let pool: TensorPool
   private var saved: [Int: Saved] = [:]
   private var products: [Int: [TrainingPass.Product]] = [:]
+
+  /// - Parameter pool: whose memory is used; nil: nobody else's.
+  init(sharing pool: TensorPool?) { self.pool = pool.map { TensorPool(sharing: $0) } ?? TensorPool() }
 
   var bytes: Int { pool.usedBytes }
 

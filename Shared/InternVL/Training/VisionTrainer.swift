@@ -14,8 +14,10 @@ public final class VisionTrainer: TrainingSlice {
     var pixels: Tensor?
     /// Of all layers, unless there is no backward pass.
     var layers: [VisionActivations] = []
-    /// The same with full recomputation: their inputs [n·R, C].
+    /// The same with full recomputation: their inputs [n·R, C], and what their second branches
+    /// give, for which a third of a layer's products would have to be computed again.
     var inputs: [Tensor] = []
+    var branches: [Tensor] = []
   }
 
   /// The slice as it serves, over the same weights.
@@ -29,12 +31,13 @@ public final class VisionTrainer: TrainingSlice {
   private let device: any TrainingDevice
   private let options: TrainingOptions
   private let dropPath: DropPath
-  private var memory = SliceMemory<Saved>()
+  private var memory: SliceMemory<Saved>
 
+  /// - Parameter pool: Memory shared with slices that work in turn with this one.
   /// - Throws: ``InternVLError``, `CheckpointError`, and what the state throws.
   public init(
     _ configuration: ModelConfiguration, layers: Range<Int>, weights: TrainingWeights,
-    device: any TrainingDevice, options: TrainingOptions
+    device: any TrainingDevice, options: TrainingOptions, pool: TensorPool? = nil
   ) throws {
     let parts = TrainingParts(configuration: configuration, options: options)
     var taken = StageWeights(
@@ -45,6 +48,7 @@ public final class VisionTrainer: TrainingSlice {
     needsInputGradient = parts.trains(beforeVision: layers.lowerBound)
     self.configuration = configuration
     self.device = device
+    memory = SliceMemory(sharing: pool)
     self.options = options
     dropPath = DropPath(
       rate: options.dropPathRate, layerCount: configuration.vision.layerCount,
@@ -87,13 +91,18 @@ public final class VisionTrainer: TrainingSlice {
     let pass = self.pass(microBatch, step)
     let shapes = stage.shape(tiles: microBatch.tiles)
     let rows = hidden.reshaped([shapes.rows, shapes.width])
-    let shared =
+    var shared =
       hasBackward && options.recompute != .full
       ? nil : VisionActivations(sharing: shapes, make: pass.tensor)
     for (place, block) in stage.blocks.enumerated() {
       let factors = factors(place, microBatch, step)
+      if shared != nil, hasBackward {
+        let branch = pass.tensor(rows.shape)
+        saved.inputs.append(pass.copy(rows))
+        saved.branches.append(branch)
+        shared?.branch2 = branch
+      }
       if let shared {
-        if hasBackward { saved.inputs.append(pass.copy(rows)) }
         try block.forward(rows, shared, on: device, pass, dropPath: factors)
       } else {
         var kept = VisionActivations(keeping: shapes, make: pass.tensor)
@@ -171,10 +180,11 @@ public final class VisionTrainer: TrainingSlice {
       try block.recompute(activations, on: device)
       return activations
     case .full:
-      let activations = VisionActivations(keeping: shape, make: pass.tensor)
-      // The input becomes the output, which nobody reads.
+      let activations = VisionActivations(
+        keeping: shape, branch2: saved.branches.removeLast(), make: pass.tensor)
       try block.forward(
-        saved.inputs.removeLast(), activations, on: device, pass, dropPath: factors)
+        saved.inputs.removeLast(), activations, on: device, pass, dropPath: factors,
+        givesOutput: false)
       return activations
     }
   }

@@ -30,14 +30,13 @@ struct VisionActivations {
   private(set) var k: Tensor
   let v: Tensor
   let attention: Tensor
-  /// What the branches give, before their scales.
-  let branch1: Tensor
+  /// What the branches give [T, C], before their scales; nil: not kept.
+  let branch1: Tensor?
   private(set) var normalized2: Tensor
   /// [T, F], before and after GELU.
   let wide: Tensor
   private(set) var activated: Tensor
-  /// [T, C]
-  let branch2: Tensor
+  var branch2: Tensor?
 
   /// For a forward pass alone: one set serves all layers.
   init(sharing shape: Shape, make: ([Int]) -> Tensor) {
@@ -48,12 +47,15 @@ struct VisionActivations {
     rawK = make(narrow)
     v = make(narrow)
     wide = make([shape.rows, shape.feedForward])
-    (q, k, attention, branch1, branch2) = (rawQ, rawK, normalized1, rawQ, rawQ)
+    (q, k, attention) = (rawQ, rawK, normalized1)
+    (branch1, branch2) = (nil, nil)
     (normalized2, activated) = (normalized1, wide)
   }
 
   /// For a backward pass: each has memory of its own.
-  init(keeping shape: Shape, make: ([Int]) -> Tensor) {
+  ///
+  /// - Parameter branch2: What the second branch gave, where it is known already.
+  init(keeping shape: Shape, branch2: Tensor? = nil, make: ([Int]) -> Tensor) {
     let narrow = [shape.rows, shape.width]
     let broad = [shape.rows, shape.feedForward]
     (input, middle) = (make(narrow), make(narrow))
@@ -61,7 +63,8 @@ struct VisionActivations {
     (rawQ, rawK, v) = (make(narrow), make(narrow), make(narrow))
     q = shape.normalizesHeads ? make(narrow) : rawQ
     k = shape.normalizesHeads ? make(narrow) : rawK
-    (attention, branch1, branch2) = (make(narrow), make(narrow), make(narrow))
+    (attention, branch1) = (make(narrow), make(narrow))
+    self.branch2 = branch2 ?? make(narrow)
     (wide, activated) = (make(broad), make(broad))
   }
 

@@ -25,7 +25,7 @@ struct VisionEmbedding: Sendable {
   var patchCount: Int { grid * grid }
   /// C
   private var width: Int { positions.shape[1] }
-  private var patchWidth: Int { patches.weight.value.shape[1] }
+  private var patchWidth: Int { patches.weight.depth }
   /// Bytes of one tile's patches.
   var scratchBytes: Int { patchCount * patchWidth * ScalarType.float32.byteCount }
 
@@ -43,9 +43,7 @@ struct VisionEmbedding: Sendable {
     classToken =
       start.isTrained
       ? start.reshaped([width]) : ModelWeight(Tensor(start.value.floats, [width]))
-    let kernel = try weights.takeLinear(names.patchWeight, bias: names.patchBias, adapts: false)
-    patches = LinearLayer(
-      kernel.weight.reshaped([width, kernel.weight.value.count / width]), bias: kernel.bias)
+    patches = try weights.takeLinear(names.patchWeight, bias: names.patchBias, adapts: false)
     table = try weights.take(names.positionEmbedding)
     if table.isTrained && storedGrid == grid {
       positions = table.value.reshaped([1 + grid * grid, width])

@@ -34,10 +34,8 @@ struct VisionLayer: Sendable {
     rowsEach = 1 + configuration.gridSize * configuration.gridSize
     norm1 = try Normalization(
       names.norm1Weight, bias: names.norm1Bias, epsilon: vision.epsilon, weights: &weights)
-    let qkv = try weights.takeLinear(names.qkvWeight, bias: names.qkvBias)
-    q = qkv.rows(0..<vision.hiddenSize)
-    k = qkv.rows(vision.hiddenSize..<2 * vision.hiddenSize)
-    v = qkv.rows(2 * vision.hiddenSize..<3 * vision.hiddenSize)
+    let qkv = try weights.takeLinear(names.qkvWeight, bias: names.qkvBias, parts: 3)
+    (q, k, v) = (qkv[0], qkv[1], qkv[2])
     // The reference makes these two RMSNorm whatever `norm_type` says.
     qNorm = try names.queryNormWeight.map {
       try Normalization($0, epsilon: vision.epsilon, weights: &weights)
@@ -60,27 +58,35 @@ struct VisionLayer: Sendable {
   /// - Parameters:
   ///   - pass: nil outside training.
   ///   - dropPath: For each branch a factor for each tile; nil: 1.
+  ///   - givesOutput: false where all is computed again but the second branch, which is at hand:
+  ///     x is worthless then.
   func forward(
     _ x: Tensor, _ a: VisionActivations, on device: any Device, _ pass: TrainingPass? = nil,
-    dropPath: BranchFactors? = nil
+    dropPath: BranchFactors? = nil, givesOutput: Bool = true
   ) throws {
     a.input?.copyElements(from: x)
     try norm1.forward(x, into: a.normalized1, on: device)
-    try q.forward(a.normalized1, into: a.rawQ, on: device, pass)
-    try k.forward(a.normalized1, into: a.rawK, on: device, pass)
-    try v.forward(a.normalized1, into: a.v, on: device, pass)
+    try LinearLayer.forward(
+      a.normalized1, (q, into: a.rawQ), (k, into: a.rawK), (v, into: a.v), on: device, pass)
     try normalizeHeads(a, on: device)
     try device.bidirectionalAttention(
       q: a.q, k: a.k, v: a.v, heads: heads, rowsEach: rowsEach, into: a.attention)
-    try projection.forward(a.attention, into: a.branch1, on: device, pass)
-    try add(a.branch1, scale: scale1, factors: dropPath?.attention, to: x, on: device, pass)
+    try add(
+      projection, of: a.attention, scale: scale1, factors: dropPath?.attention, a.branch1, to: x,
+      on: device, pass)
 
     a.middle?.copyElements(from: x)
     try norm2.forward(x, into: a.normalized2, on: device)
-    try fc1.forward(a.normalized2, into: a.wide, on: device, pass)
-    try activate(a, on: device)
-    try fc2.forward(a.activated, into: a.branch2, on: device, pass)
-    try add(a.branch2, scale: scale2, factors: dropPath?.feedForward, to: x, on: device, pass)
+    if a.activated.baseAddress == a.wide.baseAddress {
+      try fc1.forwardGELU(a.normalized2, into: a.activated, on: device, pass)
+    } else {
+      try fc1.forward(a.normalized2, into: a.wide, on: device, pass)
+      try activate(a, on: device)
+    }
+    guard givesOutput else { return }
+    try add(
+      fc2, of: a.activated, scale: scale2, factors: dropPath?.feedForward, a.branch2, to: x,
+      on: device, pass)
   }
 
   /// Computes again what ``VisionActivations/thin()`` let go.
@@ -101,11 +107,13 @@ struct VisionLayer: Sendable {
     dX: Tensor, _ a: VisionActivations, _ pass: TrainingPass, dropPath: BranchFactors?,
     wantsInput: Bool
   ) throws {
-    guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }
+    guard let input = a.input, let middle = a.middle, let branch1 = a.branch1,
+      let branch2 = a.branch2
+    else { preconditionFailure("not kept") }
     let device = pass.device
     let dBranch2 = pass.tensor(dX.shape)
     try device.addScaledGradient(
-      dX: dX, y: a.branch2, scale: scale2.value, factors: dropPath?.feedForward, into: dBranch2,
+      dX: dX, y: branch2, scale: scale2.value, factors: dropPath?.feedForward, into: dBranch2,
       scale: scale2.gradient)
     let dWide = pass.tensor(a.wide.shape)
     try fc2.backward(dY: dBranch2, x: a.activated, into: dWide, pass)
@@ -116,7 +124,7 @@ struct VisionLayer: Sendable {
 
     let dBranch1 = pass.tensor(dX.shape)
     try device.addScaledGradient(
-      dX: dX, y: a.branch1, scale: scale1.value, factors: dropPath?.attention, into: dBranch1,
+      dX: dX, y: branch1, scale: scale1.value, factors: dropPath?.attention, into: dBranch1,
       scale: scale1.gradient)
     guard wantsInput || isTrainedBeforeProjection else {
       return try projection.backward(
@@ -148,14 +156,22 @@ struct VisionLayer: Sendable {
   }
 
   private func activate(_ a: VisionActivations, on device: any Device) throws {
-    if a.activated.baseAddress != a.wide.baseAddress { a.activated.copyElements(from: a.wide) }
+    a.activated.copyElements(from: a.wide)
     try device.gelu(a.activated)
   }
 
+  /// x ← x + factors ⊙ scale ⊙ layer(input).
+  ///
+  /// - Parameter branch: Where to keep what the layer gives; nil: nobody wants it.
   private func add(
-    _ branch: Tensor, scale: ModelWeight, factors: [Float]?, to x: Tensor, on device: any Device,
-    _ pass: TrainingPass?
+    _ layer: LinearLayer, of input: Tensor, scale: ModelWeight, factors: [Float]?,
+    _ branch: Tensor?, to x: Tensor, on device: any Device, _ pass: TrainingPass?
   ) throws {
+    guard branch != nil || factors != nil else {
+      return try layer.forward(input, scale: scale.value, addingTo: x, on: device, pass)
+    }
+    let branch = branch ?? TrainingPass.tensor(x.shape, pass)
+    try layer.forward(input, into: branch, on: device, pass)
     if let pass, let factors {
       try pass.device.addScaled(branch, scale: scale.value, factors: factors, to: x)
     } else {

@@ -19,7 +19,7 @@ public struct VisionStage: Sendable {
   public let layerCount: Int
   /// Shape of a tile's hidden states: [1 + P, C].
   public let hiddenShape: [Int]
-  /// Bytes of weights held, mapped from the checkpoint or computed from it.
+  /// Bytes of weights held: packed, mapped from the checkpoint or computed from it.
   public let weightBytes: Int
   /// Most bytes held besides weights, by one embed or forward call with one tile.
   public let workingBytes: Int
@@ -29,6 +29,8 @@ public struct VisionStage: Sendable {
   let normalizesHeads: Bool
   let embedding: VisionEmbedding?
   let blocks: [VisionLayer]
+  /// What a call works in, kept for the next.
+  private let kept = Kept<VisionActivations>()
 
   /// Whether the stage holds the embeddings.
   public var isFirst: Bool { layers.lowerBound == 0 }
@@ -41,7 +43,7 @@ public struct VisionStage: Sendable {
     _ configuration: ModelConfiguration, layers: Range<Int>, checkpoint: CheckpointReader,
     device: any Device
   ) throws {
-    var weights = StageWeights(checkpoint, part: "vision", layers: layers)
+    var weights = StageWeights(checkpoint, part: "vision", layers: layers, packer: device)
     try self.init(configuration, layers: layers, weights: &weights, device: device)
   }
 
@@ -98,13 +100,17 @@ public struct VisionStage: Sendable {
   /// - Throws: `CancellationError` once `isCancelled` says so, `TensorError` for a wrong shape.
   public func forward(_ hidden: Tensor, isCancelled: () -> Bool = { false }) throws {
     let tiles = try check(hidden)
-    let activations = VisionActivations(sharing: shape(tiles: tiles)) {
-      Tensor(uninitialized: .float32, $0)
-    }
-    let rows = hidden.reshaped([tiles * hiddenShape[0], hiddenShape[1]])
-    for block in blocks {
-      if isCancelled() { throw CancellationError() }
-      try block.forward(rows, activations, on: device)
+    let shape = shape(tiles: tiles)
+    let rows = hidden.reshaped([shape.rows, shape.width])
+    try kept.use {
+      $0.v.shape[0] == shape.rows
+    } make: {
+      VisionActivations(sharing: shape) { Tensor(uninitialized: .float32, $0) }
+    } _: { activations in
+      for block in blocks {
+        if isCancelled() { throw CancellationError() }
+        try block.forward(rows, activations, on: device)
+      }
     }
   }
 
