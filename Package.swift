@@ -112,7 +112,7 @@ let package = Package(
     // Floor 5: executables.
     service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments]),
     service("chiasm-projector", "Projector", ["StageRuntime", arguments]),
-    service("chiasm-language", "LanguageModel", ["StageRuntime", arguments]),
+    service("chiasm-language", "LanguageModel", ["StageRuntime", "Kernels", arguments]),
     service("chiasm-gateway", "Gateway", ["Sequencer", arguments, lifecycle, logging]),
     service(
       "chiasm", "Chiasm",

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Kernels
 import Mesh
 import Messages
 import Sequencer
@@ -72,6 +73,10 @@ struct Chat: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Threads of every process of a mesh of its own.", valueName: "n"))
   var threads: Int?
 
+  @Option(
+    help: "How the cache of a mesh of its own holds keys and values: f32, bf16 or q8.")
+  var kvCache: CacheType?
+
   @OptionGroup var location: MeshLocation
 
   func validate() throws {
@@ -102,6 +107,7 @@ struct Chat: AsyncParsableCommand {
       }
       var shape = MeshShape(model: folder)
       shape.threads = threads
+      shape.cacheType = kvCache
       try await LocalMesh.run(shape) { try await talk($0, pictures) }
     }
   }

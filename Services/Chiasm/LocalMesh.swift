@@ -1,4 +1,6 @@
+import ArgumentParser
 import Checkpoint
+import Kernels
 import Mesh
 import Sequencer
 import Transport
@@ -14,7 +16,11 @@ struct MeshShape {
   /// Of every process; nil: all cores.
   var threads: Int?
   var cacheTokens: Int?
+  /// How the language stages' caches hold keys and values; nil: the stages' own default.
+  var cacheType: CacheType?
 }
+
+extension CacheType: ExpressibleByArgument {}
 
 /// A mesh of processes that lives for one call.
 enum LocalMesh {
@@ -44,6 +50,7 @@ enum LocalMesh {
     if let tokens = shape.cacheTokens {
       layout.languageArguments = ["--cache-tokens", "\(tokens)"]
     }
+    if let type = shape.cacheType { layout.languageArguments += ["--kv-cache", type.rawValue] }
     let path = try TemporaryFolder.make(prefix: "chiasm")
     defer { TemporaryFolder.remove(path) }
     let directory = RunDirectory(path: path)

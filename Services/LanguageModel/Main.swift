@@ -1,4 +1,5 @@
 import ArgumentParser
+import Kernels
 import StageRuntime
 
 @main
@@ -11,6 +12,9 @@ struct LanguageModel: AsyncParsableCommand {
   @Option(
     help: ArgumentHelp("Positions of the key-value cache, all sequences together.", valueName: "n"))
   var cacheTokens = 16384
+
+  @Option(help: "How the cache holds keys and values: f32, bf16 or q8.")
+  var kvCache = CacheType.float32
 
   @Option(
     help: ArgumentHelp(
@@ -40,6 +44,7 @@ struct LanguageModel: AsyncParsableCommand {
     try await StageProcess.run(arguments, label: "language") { logger in
       var options = try arguments.options()
       options.cacheTokens = cacheTokens
+      options.cacheType = kvCache
       options.virtualStages = virtualStages
       options.pictureBytes = pictureBytes
       return try LanguageService(options, logger: logger)

@@ -82,8 +82,18 @@ public enum Sampler {
 
   private static func check(_ logits: UnsafeBufferPointer<Float>) throws {
     guard !logits.isEmpty else { throw SamplingError.emptyLogits }
-    var isPossible = false
-    for index in logits.indices {
+    // Sixteen at a time, for the usual case that all are well.
+    let whole = logits.count / 16 * 16
+    var finite = SIMD16<Float>(repeating: -.infinity)
+    var areNumbers = SIMDMask<SIMD16<Int32>>(repeating: true)
+    for start in stride(from: 0, to: whole, by: 16) {
+      let values = sixteen(logits, start)
+      areNumbers .&= values .< .infinity
+      finite.replace(with: values, where: values .> finite)
+    }
+    var isPossible = finite.max() > -.infinity
+    let isSuspect = !all(areNumbers)
+    for index in (isSuspect ? 0 : whole)..<logits.count {
       let value = logits[index]
       guard value < .infinity else {
         throw SamplingError.invalidLogit(token: index, value: "\(value)")
@@ -91,6 +101,13 @@ public enum Sampler {
       if value > -.infinity { isPossible = true }
     }
     guard isPossible else { throw SamplingError.nothingPossible }
+  }
+
+  private static func sixteen(
+    _ logits: UnsafeBufferPointer<Float>, _ start: Int
+  ) -> SIMD16<Float> {
+    UnsafeRawBufferPointer(logits).loadUnaligned(
+      fromByteOffset: start * MemoryLayout<Float>.stride, as: SIMD16<Float>.self)
   }
 
   /// arXiv:1909.05858, equation 2.
@@ -126,9 +143,23 @@ public enum Sampler {
   }
 
   private static func indexOfLargest(_ logits: UnsafeBufferPointer<Float>) -> Int {
-    var best = 0
-    for index in logits.indices where logits[index] > logits[best] { best = index }
-    return best
+    let whole = logits.count / 16 * 16
+    guard whole > 0 else {
+      return logits.indices.reduce(0) { logits[$1] > logits[$0] ? $1 : $0 }
+    }
+    // The greatest first, then where it comes first.
+    var greatest = sixteen(logits, 0)
+    for start in stride(from: 16, to: whole, by: 16) {
+      let values = sixteen(logits, start)
+      greatest.replace(with: values, where: values .> greatest)
+    }
+    var largest = greatest.max()
+    for index in whole..<logits.count where logits[index] > largest { largest = logits[index] }
+    for start in stride(from: 0, to: whole, by: 16)
+    where any(sixteen(logits, start) .== largest) {
+      return (start..<start + 16).first { logits[$0] == largest } ?? start
+    }
+    return (whole..<logits.count).first { logits[$0] == largest } ?? 0
   }
 
   private static func logSumExp(_ logits: UnsafeBufferPointer<Float>) -> Double {

@@ -44,7 +44,7 @@ public final class LanguageService: StageService {
       return try slices.map {
         try LanguageStage(
           configuration, layers: $0, checkpoint: checkpoint, device: device,
-          cacheTokens: options.cacheTokens)
+          cacheTokens: options.cacheTokens, cacheType: options.cacheType)
       }
     }
     let stages = try model()
@@ -83,10 +83,12 @@ public final class LanguageService: StageService {
               next: isEnd ? index + 1 : index)
           }), model: options.model, device: options.device, threads: options.threads,
         make: { weights, device, training, imageToken in
-          try slices.map {
+          let pool = TensorPool()
+          return try slices.map {
             try LanguageTrainer(
               configuration, layers: $0, weights: weights, device: device, options: training,
-              cacheTokens: options.cacheTokens, imageToken: imageToken)
+              cacheTokens: options.cacheTokens, cacheType: options.cacheType,
+              imageToken: imageToken, pool: pool)
           }
         },
         serve: { slices in

@@ -18,6 +18,8 @@ final class LanguageWorker: @unchecked Sendable {
   private var pictureBytesHeld = 0
   /// Tokens generated so far, for the repetition penalty of the last stage.
   private var generated: [UInt64: [Int32]] = [:]
+  /// What ``logitRoom(_:_:)`` has given out.
+  private var room: Tensor?
   /// Sequences that are over: a step or a picture of theirs that comes late is turned away.
   private var over: Set<UInt64> = []
   private var overInOrder: [UInt64] = []
@@ -268,13 +270,19 @@ final class LanguageWorker: @unchecked Sendable {
       outcome.results += outcome.passed.map { SequenceResult(of: $0) }
       return
     }
-    let gathered = Tensor(uninitialized: .float32, [count, width])
     var next = 0
-    for range in chosen where !range.isEmpty {
-      gathered.rows(next..<next + range.count).copyElements(from: rows.rows(range))
-      next += range.count
+    var gathered = rows
+    if count < rows.shape[0] {
+      gathered = Tensor(uninitialized: .float32, [count, width])
+      for range in chosen where !range.isEmpty {
+        gathered.rows(next..<next + range.count).copyElements(from: rows.rows(range))
+        next += range.count
+      }
     }
-    let logits = Tensor(uninitialized: .float32, [count, vocabulary])
+    let isCaptured = outcome.passed.contains { $0.captureLogits }
+    let logits =
+      isCaptured
+      ? Tensor(uninitialized: .float32, [count, vocabulary]) : logitRoom(count, vocabulary)
     try stage.logits(gathered, into: logits)
     next = 0
     for (step, range) in zip(outcome.passed, chosen) {
@@ -289,8 +297,19 @@ final class LanguageWorker: @unchecked Sendable {
       }
       outcome.results.append(result)
     }
-    if outcome.passed.contains(where: { $0.captureLogits }) { outcome.logits = logits }
+    if isCaptured { outcome.logits = logits }
   }
+
+  /// Memory for logits that nobody reads but the sampler, before the next step.
+  private func logitRoom(_ rows: Int, _ vocabulary: Int) -> Tensor {
+    if let room, room.shape[0] >= rows { return room.rows(0..<rows) }
+    let fresh = Tensor(uninitialized: .float32, [rows, vocabulary])
+    if rows <= LanguageWorker.keptLogitRows { room = fresh }
+    return fresh
+  }
+
+  /// Rows of logits for which memory is kept from step to step.
+  private static let keptLogitRows = 64
 
   private func sample(
     _ logits: Tensor, _ step: SequenceStep, into result: inout SequenceResult

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Kernels
 import Logging
 import Transport
 
@@ -91,3 +92,6 @@ public struct StageArguments: ParsableArguments {
 }
 
 extension Logger.Level: @retroactive ExpressibleByArgument {}
+
+/// `--kv-cache`: f32, bf16 or q8.
+extension CacheType: ExpressibleByArgument {}

@@ -1,5 +1,6 @@
 import Checkpoint
 import InternVL
+import Kernels
 import Transport
 
 /// What every stage is told on its command line.
@@ -16,6 +17,8 @@ public struct StageOptions: Sendable {
   public var threads: Int
   /// Positions of the key-value cache.
   public var cacheTokens: Int
+  /// How the cache holds keys and values.
+  public var cacheType = CacheType.float32
   /// Shared memory for the tensors that go to the next stage.
   public var arenaBytes: Int
   /// Image rows of sequences that are not over, in bytes.

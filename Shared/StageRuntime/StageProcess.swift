@@ -14,6 +14,7 @@ public enum StageProcess {
   ) async throws {
     var logger = Logger(label: label) { StreamLogHandler.standardError(label: $0) }
     logger.logLevel = arguments.logLevel
+    logger.info("loading weights", metadata: ["model": "\(arguments.model)"])
     let stage = try make(logger)
     let endpoint = try arguments.endpoint()
     var options = ServerOptions()

@@ -93,6 +93,22 @@ import Testing
     #expect(try Self.logits.withUnsafeBufferPointer(Sampler.greedy) == 2)
   }
 
+  @Test(arguments: [1, 15, 16, 17, 32, 45])
+  func greedyFindsTheBestWhereverItLies(count: Int) throws {
+    for place in 0..<count {
+      var logits = (0..<count).map { $0 % 3 == 0 ? -Float.infinity : -Float($0) }
+      logits[place] = 2
+      logits[count - 1] = 2
+      #expect(try sample(logits, SamplingParameters()).token == UInt32(place))
+      for invalid in [Float.nan, .infinity] {
+        logits[place] = invalid
+        #expect(throws: SamplingError.invalidLogit(token: place, value: "\(invalid)")) {
+          try sample(logits, SamplingParameters())
+        }
+      }
+    }
+  }
+
   @Test func greedyHonoursTheRepetitionPenalty() throws {
     let parameters = SamplingParameters(repetitionPenalty: 2)
     #expect(try sample([4, 3, -1], parameters, generated: [0]).token == 1)
