@@ -1,7 +1,8 @@
 # make chat    install what is missing, build, start a mesh, answer about a picture, stop
 # make test    install what is missing, build, run all tests
-# make bench   measure the wire, a 0.7 B-parameter model in one process and in a mesh, and what
-#              a pipeline gains in training
+# make bench   measure a 0.7 B-parameter model beside PyTorch and llama.cpp, which it installs in
+#              .build/bench, and write docs/benchmarks.md; about an hour, 20 GiB of disk
+# make bench-quick  measure Chiasm alone: the wire, the model, a mesh; two minutes
 # make build   the five executables, in .build/release
 # make proto   C sources of the messages, from proto/
 # make format  lay out the Swift sources; make lint only looks
@@ -21,8 +22,11 @@ MODEL ?= Tests/Fixtures/golden/v12-tiny/checkpoint
 PICTURE ?= compose/pictures/cat.jpg
 PROMPT ?= What is in the picture?
 BENCH_MODEL ?= .build/bench-model
+BENCH := .build/bench
+# For example: --phases image text, --rounds 3, --report.
+BENCH_FLAGS ?=
 
-.PHONY: build chat test bench proto proto-check format lint deps swift
+.PHONY: build chat test bench bench-quick proto proto-check format lint deps swift
 
 build: deps swift
 	swift build $(SWIFT_FLAGS)
@@ -37,10 +41,23 @@ test: deps swift
 	swift test $(SWIFT_FLAGS) --skip-build --no-parallel
 
 bench: build
+	@if ! command -v python3 >/dev/null; then \
+	  echo 'PyTorch and llama.cpp need Python: install python3 and python3-venv;' >&2; \
+	  echo 'make bench-quick measures Chiasm alone.' >&2; exit 1; fi
+	@python3 Tests/Benchmarks/prepare.py '$(BENCH)'
+	@$(BENCH)/venv/bin/python -B Tests/Benchmarks/bench.py --root '$(BENCH)' \
+	  --chiasm $(RELEASE)/chiasm --model '$(BENCH_MODEL)' $(BENCH_FLAGS)
+
+bench-quick: build
 	@if [ ! -e '$(BENCH_MODEL)/config.json' ]; then \
 	  $(RELEASE)/chiasm random-model '$(BENCH_MODEL)' \
 	    --tokenizer Tests/Fixtures/golden/v12-tiny/checkpoint; fi
-	$(RELEASE)/chiasm bench --model '$(BENCH_MODEL)' --picture .build/bench-pipeline.svg
+	@for type in q8 q4; do \
+	  if [ ! -e "$(BENCH)/chiasm-$$type/config.json" ]; then \
+	    mkdir -p '$(BENCH)'; \
+	    $(RELEASE)/chiasm quantize '$(BENCH_MODEL)' --type $$type "$(BENCH)/chiasm-$$type"; fi; done
+	$(RELEASE)/chiasm bench --model '$(BENCH_MODEL)' --model $(BENCH)/chiasm-q8 \
+	  --model $(BENCH)/chiasm-q4 --rounds 3 --picture .build/bench-pipeline.svg
 
 proto:
 	protoc-c --proto_path=proto --c_out=Shared/CMessages proto/*.proto
