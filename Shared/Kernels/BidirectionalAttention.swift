@@ -35,9 +35,10 @@ enum BidirectionalAttention {
     device.parallel(tiles: sections * parts, cost: rows * (rows / parts + size)) { tile, scratch in
       let (section, part) = tile.quotientAndRemainder(dividingBy: parts)
       let (picture, number) = section.quotientAndRemainder(dividingBy: heads)
-      let range = blocks * part / parts * Head.tileRows..<blocks * (part + 1) / parts * Head.tileRows
+      let (first, end) = (blocks * part / parts, blocks * (part + 1) / parts)
       head.attend(
-        range.clamped(to: 0..<rows), corner: picture * rows * width + number * size, scratch)
+        first * Head.tileRows..<min(end * Head.tileRows, rows),
+        corner: picture * rows * width + number * size, scratch)
     }
     withExtendedLifetime((q, k, v, y)) {}
   }

@@ -1,6 +1,7 @@
 import Checkpoint
 import InternVL
 import Kernels
+import Support
 import Tensors
 import Testing
 
@@ -8,13 +9,13 @@ import Testing
   private static let modelCase = ModelCase.golden[0]
 
   private func stage(
-    _ layers: Range<Int> = 0..<3, cacheTokens: Int = 256
+    _ layers: Range<Int> = 0..<3, cacheTokens: Int = 256, cacheType: CacheType = .float32
   ) throws -> LanguageStage {
     let folder = Self.modelCase.checkpoint
     return try LanguageStage(
       ModelConfiguration.load(folder: folder), layers: layers,
       checkpoint: CheckpointReader(folder: folder), device: CPUDevice(threads: 1),
-      cacheTokens: cacheTokens)
+      cacheTokens: cacheTokens, cacheType: cacheType)
   }
 
   private func hidden(_ rows: Int) -> Tensor { Tensor(zeros: .float32, [rows, 64]) }
@@ -31,6 +32,37 @@ import Testing
     #expect(parts.map(\.isLast) == [false, false, true])
     #expect(parts.map(\.weightBytes).reduce(0, +) == whole.weightBytes)
     #expect(whole.workingBytes > whole.cache.byteLimit)
+  }
+
+  @Test("A narrower cache takes fewer bytes, changes little, and nothing by chunks")
+  func cacheTypes() throws {
+    let ids = (0..<70).map { Int32($0 % 50) }
+    func output(_ type: CacheType, chunks: [Int]) throws -> Tensor {
+      let stage = try stage(cacheType: type)
+      let x = Tensor(zeros: .float32, [ids.count, stage.width])
+      try stage.embed(ids: ids, into: x)
+      var start = 0
+      for chunk in chunks {
+        try stage.forward(
+          x.rows(start..<start + chunk),
+          steps: [SequenceRows(sequence: 1, position: start, rows: 0..<chunk)])
+        start += chunk
+      }
+      return x
+    }
+    let exact = try output(.float32, chunks: [70])
+    for (type, bound) in [(CacheType.float32, Float(0)), (.bfloat16, 0.02), (.int8, 0.05)] {
+      let whole = try output(type, chunks: [70])
+      #expect(try output(type, chunks: [1, 40, 28, 1]).hasSameBits(as: whole))
+      let scale = exact.floats.map { abs($0) }.max() ?? 0
+      let error = zip(whole.floats, exact.floats).map { abs($0 - $1) }.max() ?? .infinity
+      #expect(error <= bound * scale)
+      #expect((error > 0) == (type != .float32))
+    }
+    let bytes = try CacheType.allCases.map { try stage(cacheType: $0).cache.byteLimit }
+    #expect(bytes == bytes.sorted(by: >) && Set(bytes).count == 3)
+    #expect(
+      try stage(cacheType: .int8).workingBytes == stage().workingBytes - bytes[0] + bytes[2])
   }
 
   @Test("Tied embeddings are held as a table of rows and packed as a head, wherever the ends are")
