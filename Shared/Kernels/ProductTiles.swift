@@ -35,7 +35,9 @@ struct ProductTiles {
       let run = min(max(bytes / (8 * threads), 65_536), 524_288)
       groupPanels = max(1, run / max(bytes / max(panels, 1), 1) / 2) * 2
     } else {
-      while groupPanels > 2,
+      // Some for every thread, unless that were less work than waking one.
+      let panelWork = bandRows * PackedMatrix.panelOutputs * depth
+      while groupPanels > 2, groupPanels * panelWork > ProductTiles.smallWork,
         self.bands * ProductTiles.groups(products, groupPanels) < 6 * threads
       {
         groupPanels /= 2
@@ -116,6 +118,8 @@ struct ProductTiles {
   /// Rows whose block of the depth stays in a core's second cache beside the sums.
   private static let bandRows = 336
   private static let groupPanels = 8
+  /// Multiplications that take some tens of microseconds.
+  private static let smallWork = 1_000_000
   /// Strips that read weights as fast as memory gives them.
   private static let fewStrips = 4
 }
