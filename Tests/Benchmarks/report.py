@@ -231,7 +231,7 @@ def _settings(conditions):
     yield "| party | version | settings |"
     yield "|---|---|---|"
     yield ("| Chiasm | this commit | float32 sums; weights in bf16, or as `chiasm quantize` writes "
-           "them |")
+           f"them; float32 cache; training in float32, `recompute {conditions['recompute']}` |")
     yield (f"| PyTorch | {conditions['torch']}, Python {conditions['python']} | the model in "
            "torch's own operations: scaled_dot_product_attention, rms_norm, joined q, k, v and "
            "gate, up; inference_mode; a cache made beforehand; training in float32 with fused "
@@ -251,7 +251,8 @@ def _check(results):
            f"deviation {check['logits_deviation']:.2f}) and the rows of the picture "
            f"({check['rows_deviation']:.2f}). llama.cpp takes layer norms where a vision encoder "
            "of this width has RMS norms, which cost the same; its rows are compared with "
-           "PyTorch's with layer norms.")
+           "PyTorch's with layer norms. Random weights make logits that lie close together: "
+           "quantised weights change the greatest of them far more often than a trained model's.")
     yield ""
     yield "| | logits | greatest logit is the same | image rows |"
     yield "|---|---|---|---|"
@@ -262,7 +263,8 @@ def _check(results):
         yield ""
         yield ("Loss and gradient norm of the first step of training: "
                + "; ".join(f"{name} {entry['loss'][0][0]:.6g} and {entry['norm'][0][0]:.6g}"
-                           for name, entry in results["training"].items()) + ".")
+                           for name, entry in results["training"].items())
+               + ". PyTorch adds the norm's squares up in float32, Chiasm in float64.")
 
 
 # The picture: a panel for each kind of work, a bar for each party.
