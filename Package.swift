@@ -83,7 +83,7 @@ let package = Package(
     library("Training"),
 
     // Floor 2: operations and the formats of the outside.
-    library("Kernels", ["Tensors", "CKernels", "CPlatform", "COpenBLAS"]),
+    library("Kernels", ["Tensors", "CKernels", "CPlatform"]),
     library("Checkpoint", ["Tensors", "CCrypto"]),
     library("Images", ["CImageCodec", "Tensors"]),
     library("Messages", ["CMessages", "CProtobufC", "Tensors"]),
@@ -126,7 +126,7 @@ let package = Package(
     .target(name: "Support", dependencies: ["Tensors"], path: "Tests/Support"),
     tests("TensorsTests", ["Tensors"]),
     tests("ThreadsTests", ["Threads"]),
-    tests("KernelsTests", ["Kernels", "CKernels", "Tensors"]),
+    tests("KernelsTests", ["Kernels", "CKernels", "COpenBLAS", "Tensors"]),
     tests("CheckpointTests", ["Checkpoint", "Tensors"]),
     tests("ImagesTests", ["Images", "Tensors"]),
     tests("TextTests", ["Text"]),

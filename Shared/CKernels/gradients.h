@@ -138,14 +138,6 @@ static float dot(const float *a, const float *b, size_t count) {
   return sum16(sums);
 }
 
-static void softmax_gradient(const float *p, size_t count, float offset, float factor, float *dp) {
-  const v16 o = splat(offset), f = splat(factor);
-  for (size_t i = 0; i < count; i += 16) {
-    const size_t left = count - i;
-    store(dp + i, f * (load(p + i, left) * (load(dp + i, left) - o)), left);
-  }
-}
-
 static void adamw(
     float *value, const float *gradient, float *first, float *second, size_t count,
     const ck_adamw *step) {

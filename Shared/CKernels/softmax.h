@@ -1,4 +1,4 @@
-// Softmax of one row.
+// What a softmax of one row is made of.
 
 CK_INLINE float greatest(const float *x, size_t count) {
   v16 found = splat(-INFINITY);
@@ -22,9 +22,4 @@ static float greatest_of(const float *x, size_t count) { return greatest(x, coun
 
 static float exponentials_of(float *x, size_t count, float offset) {
   return exponentials(x, count, offset);
-}
-
-static void softmax(float *x, size_t count, float factor) {
-  scale(x, count, factor);
-  scale(x, count, 1.0f / exponentials(x, count, greatest(x, count)));
 }

@@ -186,9 +186,6 @@ typedef struct {
   /// x ← factor · x.
   void (*_Nonnull scale)(float *_Nonnull x, size_t count, float factor);
 
-  /// x ← softmax(scale · x).
-  void (*_Nonnull softmax)(float *_Nonnull x, size_t count, float scale);
-
   /// Bytes that one head takes in a block.
   size_t (*_Nonnull cache_head_bytes)(ck_cache_type type, size_t size);
 
@@ -271,10 +268,6 @@ typedef struct {
 
   /// Σ a · b.
   float (*_Nonnull dot)(const float *_Nonnull a, const float *_Nonnull b, size_t count);
-
-  /// dp ← factor · p · (dp − offset).
-  void (*_Nonnull softmax_gradient)(
-      const float *_Nonnull p, size_t count, float offset, float factor, float *_Nonnull dp);
 
   void (*_Nonnull adamw)(
       float *_Nonnull value, const float *_Nonnull gradient, float *_Nonnull firstMoment,
