@@ -122,7 +122,9 @@ struct StageWeights {
   ///
   /// - Parameter isHead: whether it is the head as well.
   mutating func takeTable(_ weight: Weight, isHead: Bool) throws -> MatrixWeight {
-    guard let training else { return try takeMatrix(weight, [0..<weight.shape[0]], packs: false)[0] }
+    guard let training else {
+      return try takeMatrix(weight, [0..<weight.shape[0]], packs: false)[0]
+    }
     guard training.trains, !isHead else { return MatrixWeight(try take(weight)) }
     let stored = try checkpoint.tensor(weight, neededFor: purpose)
     let parameter = try Parameter(

@@ -30,7 +30,8 @@ import Testing
     _ = device.takeCalls()
     _ = try model.encode(Tensor(zeros: .float32, [3, 56, 56]))
     // Queries, keys and values; projection; the two of the feed-forward part.
-    #expect(device.takeCalls() == [1] + Array(repeating: [3, 1, 1, 1], count: 3).joined() + [1, 1])
+    #expect(
+      device.takeCalls() == [1] + Array(repeating: [3, 1, 1, 1], count: 3).joined() + [1, 1])
     _ = try model.prefill(1, ids: [1, 2, 3])
     // Queries, keys and values; output; gate and up; down.
     #expect(device.takeCalls() == Array(repeating: [3, 1, 2, 1], count: 3).joined() + [1])

@@ -29,7 +29,10 @@ import Testing
     for device in TestDevices.all {
       #expect(try device.sumOfSquares(gradient) == device.sumOfSquares(gradient.dense))
       func tensors() -> [Tensor] {
-        [Tensor(start.floats, shape), Tensor(zeros: .float32, shape), Tensor(zeros: .float32, shape)]
+        [
+          Tensor(start.floats, shape), Tensor(zeros: .float32, shape),
+          Tensor(zeros: .float32, shape),
+        ]
       }
       let (whole, sparse) = (tensors(), tensors())
       for update in 1...2 {

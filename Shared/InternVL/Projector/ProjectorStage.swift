@@ -88,7 +88,6 @@ public struct ProjectorStage: Sendable {
     workingBytes = tokenCount * (merge.tokenWidth + width) * ScalarType.float32.byteCount
   }
 
-
   /// vision [n, 1 + P, C], or [1 + P, C] of one tile, with the class token, → rows
   /// [n·tokens, D].
   ///

@@ -9,7 +9,9 @@ struct SliceMemory<Saved> {
   private var products: [Int: [TrainingPass.Product]] = [:]
 
   /// - Parameter pool: whose memory is used; nil: nobody else's.
-  init(sharing pool: TensorPool?) { self.pool = pool.map { TensorPool(sharing: $0) } ?? TensorPool() }
+  init(sharing pool: TensorPool?) {
+    self.pool = pool.map { TensorPool(sharing: $0) } ?? TensorPool()
+  }
 
   var bytes: Int { pool.usedBytes }
 

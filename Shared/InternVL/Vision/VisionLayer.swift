@@ -52,7 +52,6 @@ struct VisionLayer: Sendable {
     scale2 = try weights.take(names.layerScale2)
   }
 
-
   /// x [T, C], in place.
   ///
   /// - Parameters:
