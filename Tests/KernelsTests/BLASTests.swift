@@ -16,8 +16,8 @@ import Testing
 
   /// [rows, columns] of a · b, either of which may be given transposed.
   private func product(
-    _ a: Tensor, transposed aTransposed: Bool = false, _ b: Tensor,
-    transposed bTransposed: Bool = false, rows: Int, depth: Int, columns: Int
+    _ a: Tensor, aTransposed: Bool = false, _ b: Tensor,
+    bTransposed: Bool = false, rows: Int, depth: Int, columns: Int
   ) -> [Double] {
     let (left, right) = (a.floats, b.floats)
     var result = [Float](repeating: 0, count: rows * columns)
@@ -34,7 +34,7 @@ import Testing
     let x = random.tensor([rows, depth])
     let weight = random.tensor([outputs, depth])
     let expected = product(
-      x, weight, transposed: true, rows: rows, depth: depth, columns: outputs)
+      x, weight, bTransposed: true, rows: rows, depth: depth, columns: outputs)
     try expectEverywhere(expected, tolerance: tolerance) { device in
       let y = Tensor(zeros: .float32, [rows, outputs])
       try device.linear(x, weight: weight, bias: nil, into: y)
@@ -56,7 +56,7 @@ import Testing
       return dX
     }
     try expectEverywhere(
-      product(dY, transposed: true, x, rows: outputs, depth: rows, columns: depth),
+      product(dY, aTransposed: true, x, rows: outputs, depth: rows, columns: depth),
       tolerance: tolerance
     ) { device in
       let dWeight = Tensor(zeros: .float32, [outputs, depth])
