@@ -117,7 +117,12 @@ struct BenchWork: Sendable {
     try checkpoint.names.filter {
       $0.hasPrefix("language_model.")
         && $0 != WeightNames.languageEmbedding(model.configuration).name
-    }.reduce(0) { try $0 + checkpoint.tensor($1).byteCount }
+    }.reduce(0) { bytes, name in
+      guard let layout = try checkpoint.panelLayout(name) else {
+        return try bytes + checkpoint.tensor(name).byteCount
+      }
+      return bytes + layout.tensorShape.reduce(1, *)
+    }
   }
 
   static func seconds(_ body: () throws -> Void) rethrows -> Double {
