@@ -59,7 +59,8 @@ struct TrainSettings: ParsableArguments {
   @Option(help: ArgumentHelp("The highest.", valueName: "x"))
   var learningRate: String?
 
-  @Option(help: ArgumentHelp("cosine, linear or constant.", valueName: "name"))
+  @Option(
+    help: ArgumentHelp("cosine, linear, constant or warmup_stable_decay.", valueName: "name"))
   var lrSchedulerType: String?
 
   @Option(help: ArgumentHelp("Share of the steps in which the rate rises.", valueName: "x"))
@@ -67,6 +68,11 @@ struct TrainSettings: ParsableArguments {
 
   @Option(help: ArgumentHelp("Instead of the ratio.", valueName: "n"))
   var warmupSteps: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Share of the steps in which warmup_stable_decay falls to 0.", valueName: "x"))
+  var decayRatio: String?
 
   @Option(help: ArgumentHelp("AdamW's.", valueName: "x"))
   var weightDecay: String?
@@ -181,7 +187,8 @@ struct TrainSettings: ParsableArguments {
       ("num_train_epochs", numTrainEpochs), ("max_steps", maxSteps), ("stop_after", stopAfter),
       ("max_seq_length", maxSeqLength), ("learning_rate", learningRate),
       ("lr_scheduler_type", lrSchedulerType), ("warmup_ratio", warmupRatio),
-      ("warmup_steps", warmupSteps), ("weight_decay", weightDecay), ("decay", decay),
+      ("warmup_steps", warmupSteps), ("decay_ratio", decayRatio),
+      ("weight_decay", weightDecay), ("decay", decay),
       ("adam_beta1", adamBeta1), ("adam_beta2", adamBeta2), ("adam_epsilon", adamEpsilon),
       ("max_grad_norm", maxGradNorm), ("loss_weighting", lossWeighting),
       ("use_backbone_lora", useBackboneLora), ("use_llm_lora", useLlmLora),

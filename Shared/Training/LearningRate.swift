@@ -12,32 +12,48 @@
 ///
 /// It rises linearly from 0 over the warm-up: update s, counted from 0, takes `value(at: s)`, so
 /// that with a warm-up the first update changes nothing. Then it falls along half a cosine or a
-/// line to 0 at the last step, or stays.
+/// line to 0 at the last step, or stays, or stays first and falls along a line over the last
+/// `decaySteps` (arXiv:2404.06395). With W steps of warm-up, S in all and the last D for the fall,
+/// D cut to S − W, that is
+///
+///     s / W                  for s < W
+///     1                      for W ≤ s < S − D
+///     1 − (s − (S − D)) / D  for S − D ≤ s < S, and 0 from S on,
+///
+/// which is `get_wsd_schedule` of later transformers with `decay_type="linear"` and W + D ≤ S.
 public struct LearningRate: Sendable, Equatable {
   public var schedule: LearningRateSchedule
   public var peak: Double
   public var warmupSteps: Int
   public var totalSteps: Int
+  /// Steps of the fall of ``LearningRateSchedule/warmupStableDecay``.
+  public var decaySteps: Int
 
-  public init(_ schedule: LearningRateSchedule, peak: Double, warmupSteps: Int, totalSteps: Int) {
+  public init(
+    _ schedule: LearningRateSchedule, peak: Double, warmupSteps: Int, totalSteps: Int,
+    decaySteps: Int = 0
+  ) {
     self.schedule = schedule
     self.peak = peak
     self.warmupSteps = warmupSteps
     self.totalSteps = totalSteps
+    self.decaySteps = decaySteps
   }
 
-  /// Warm-up steps as given, if any, else ⌈ratio · steps⌉ (`TrainingArguments.get_warmup_steps`).
+  /// Warm-up steps as given, if any, else ⌈ratio · steps⌉ (`TrainingArguments.get_warmup_steps`);
+  /// ⌈ratio · steps⌉ of the fall.
   public init(_ configuration: TrainingConfiguration, totalSteps: Int) {
     let given = configuration.warmupSteps ?? 0
     self.init(
       configuration.learningRateSchedule, peak: configuration.learningRate,
       warmupSteps: given > 0
-        ? given : LearningRate.warmupSteps(ratio: configuration.warmupRatio, of: totalSteps),
-      totalSteps: totalSteps)
+        ? given : LearningRate.steps(ratio: configuration.warmupRatio, of: totalSteps),
+      totalSteps: totalSteps,
+      decaySteps: LearningRate.steps(ratio: configuration.decayRatio, of: totalSteps))
   }
 
   /// ⌈ratio · steps⌉.
-  public static func warmupSteps(ratio: Double, of totalSteps: Int) -> Int {
+  public static func steps(ratio: Double, of totalSteps: Int) -> Int {
     Int((ratio * Double(totalSteps)).rounded(.up))
   }
 
@@ -59,6 +75,11 @@ public struct LearningRate: Sendable, Equatable {
       return max(0, Double(totalSteps - step) / rest)
     case .constant:
       return 1
+    case .warmupStableDecay:
+      let decay = max(0, min(decaySteps, totalSteps - warmupSteps))
+      let stable = totalSteps - decay
+      if step < stable { return 1 }
+      return step < totalSteps ? 1 - Double(step - stable) / Double(decay) : 0
     }
   }
 }

@@ -125,6 +125,7 @@ struct Setting {
         also: ["constant_with_warmup": .constant]),
       number("warmup_ratio", \.warmupRatio),
       optionalInteger("warmup_steps", \.warmupSteps, noneBelow: 1),
+      number("decay_ratio", \.decayRatio),
       number("weight_decay", \.weightDecay),
       choice("decay", \.decay),
       number("adam_beta1", \.beta1, "beta1"),

@@ -64,6 +64,7 @@ extension TrainingConfiguration {
     }
     check("learning_rate", learningRate, { $0 >= 0 && $0 <= 10 }, "a number from 0 to 10")
     check("warmup_ratio", warmupRatio, { $0 >= 0 && $0 <= 1 }, "a share from 0 to 1")
+    check("decay_ratio", decayRatio, { $0 >= 0 && $0 <= 1 }, "a share from 0 to 1")
     if let warmupSteps, warmupSteps < 0 {
       problems.append(
         .outOfRange(setting: "warmup_steps", found: "\(warmupSteps)", allowed: "0 or more"))

@@ -26,6 +26,8 @@ public struct TrainingConfiguration: Sendable, Equatable {
   public var warmupRatio = 0.03
   /// Instead of the ratio.
   public var warmupSteps: Int?
+  /// Share of the steps in which the rate falls, of ``LearningRateSchedule/warmupStableDecay``.
+  public var decayRatio = 0.3
   public var weightDecay = 0.05
   public var decay = WeightDecayGrouping.all
   public var beta1 = 0.9
@@ -76,6 +78,7 @@ public struct TrainingConfiguration: Sendable, Equatable {
 
 public enum LearningRateSchedule: String, Sendable, Codable, CaseIterable {
   case cosine, linear, constant
+  case warmupStableDecay = "warmup_stable_decay"
 }
 
 /// What weight decay applies to.

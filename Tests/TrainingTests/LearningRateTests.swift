@@ -8,6 +8,7 @@ import Testing
     var warmup: Int
     var total: Int
     var peak: Double
+    var decay = 0
     var values: [(Int, Double)]
   }
 
@@ -48,12 +49,36 @@ import Testing
     Known(
       schedule: .constant, warmup: 3, total: 10, peak: 1e-5,
       values: [(0, 0.0), (1, 3.3333333333333333e-06), (3, 1e-05), (9, 1e-05), (11, 1e-05)]),
+    // From the formula of `get_wsd_schedule` (transformers 4.50), with linear warm-up and decay.
+    Known(
+      schedule: .warmupStableDecay, warmup: 3, total: 10, peak: 1e-5, decay: 3,
+      values: [
+        (0, 0.0), (1, 3.3333333333333333e-06), (2, 6.666666666666667e-06), (3, 1e-05), (4, 1e-05),
+        (7, 1e-05), (8, 6.666666666666668e-06), (9, 3.333333333333334e-06), (10, 0.0), (11, 0.0),
+      ]),
+    Known(
+      schedule: .warmupStableDecay, warmup: 75, total: 2477, peak: 1e-5, decay: 744,
+      values: [
+        (0, 0.0), (37, 4.933333333333334e-06), (75, 1e-05), (1000, 1e-05), (1733, 1e-05),
+        (1734, 9.986559139784947e-06), (2000, 6.4112903225806455e-06),
+        (2476, 1.3440860215053752e-08), (2477, 0.0),
+      ]),
+    Known(
+      schedule: .warmupStableDecay, warmup: 0, total: 7, peak: 2e-4, decay: 7,
+      values: [
+        (0, 0.0002), (1, 0.00017142857142857145), (4, 8.571428571428573e-05),
+        (6, 2.857142857142858e-05), (7, 0.0),
+      ]),
+    Known(
+      schedule: .warmupStableDecay, warmup: 2, total: 6, peak: 1e-3, decay: 0,
+      values: [(0, 0.0), (1, 0.0005), (2, 0.001), (5, 0.001), (6, 0.0)]),
   ]
 
   @Test("the rates are those of transformers, bit for bit", arguments: known)
   func values(_ known: Known) {
     let rate = LearningRate(
-      known.schedule, peak: known.peak, warmupSteps: known.warmup, totalSteps: known.total)
+      known.schedule, peak: known.peak, warmupSteps: known.warmup, totalSteps: known.total,
+      decaySteps: known.decay)
     for (step, value) in known.values { #expect(rate.value(at: step) == value, "step \(step)") }
   }
 
@@ -61,7 +86,7 @@ import Testing
     "the warm-up takes the ratio of all steps, rounded up",
     arguments: [(0.03, 2477, 75), (0.03, 100, 3), (0.03, 101, 4), (0, 50, 0), (1, 9, 9)])
   func warmup(ratio: Double, steps: Int, expected: Int) {
-    #expect(LearningRate.warmupSteps(ratio: ratio, of: steps) == expected)
+    #expect(LearningRate.steps(ratio: ratio, of: steps) == expected)
     var configuration = TrainingConfiguration()
     configuration.warmupRatio = ratio
     #expect(LearningRate(configuration, totalSteps: steps).warmupSteps == expected)
@@ -81,6 +106,22 @@ import Testing
     let rate = LearningRate(.cosine, peak: 1, warmupSteps: 0, totalSteps: 0)
     #expect(rate.value(at: 0) == 1)
     #expect(LearningRate(.linear, peak: 1, warmupSteps: 0, totalSteps: 0).value(at: 0) == 0)
+  }
+
+  @Test(
+    "the fall takes the ratio of all steps, rounded up",
+    arguments: [(0.3, 2477, 744), (0.3, 10, 3), (0.3, 11, 4), (0, 50, 0), (1, 9, 9)])
+  func decay(ratio: Double, steps: Int, expected: Int) {
+    var configuration = TrainingConfiguration()
+    configuration.decayRatio = ratio
+    #expect(LearningRate(configuration, totalSteps: steps).decaySteps == expected)
+  }
+
+  @Test("a fall that would begin in the warm-up begins behind it")
+  func overlap() {
+    let rate = LearningRate(
+      .warmupStableDecay, peak: 1, warmupSteps: 4, totalSteps: 8, decaySteps: 6)
+    #expect((0...8).map { rate.value(at: $0) } == [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0])
   }
 }
 

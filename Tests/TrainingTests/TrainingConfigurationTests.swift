@@ -99,6 +99,10 @@ import Testing
         error: .outOfRange(
           setting: "warmup_ratio", found: "3.0", allowed: "a share from 0 to 1")),
       Problem(
+        change: { $0.decayRatio = -0.1 },
+        error: .outOfRange(
+          setting: "decay_ratio", found: "-0.1", allowed: "a share from 0 to 1")),
+      Problem(
         change: { $0.beta2 = 1 },
         error: .outOfRange(
           setting: "adam_beta2", found: "1.0", allowed: "a number from 0 to below 1")),
@@ -325,6 +329,8 @@ import Testing
     configuration.recompute = .selective
     configuration.trace = "t.json"
     configuration.warmupSteps = 4
+    configuration.learningRateSchedule = .warmupStableDecay
+    configuration.decayRatio = 0.2
     return configuration
   }
 

@@ -116,6 +116,7 @@ extension TrainingConfiguration {
     copy.learningRateSchedule = learningRateSchedule
     copy.warmupRatio = warmupRatio
     copy.warmupSteps = warmupSteps
+    copy.decayRatio = decayRatio
     copy.weightDecay = weightDecay
     copy.decay = decay
     copy.beta1 = beta1
