@@ -103,6 +103,15 @@ extension CPUDevice: TrainingDevice {
       dWeight: dWeight, on: self)
   }
 
+  public func softCrossEntropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor?, targets: SoftTargets, dHidden: Tensor?,
+    dWeight: Tensor?, dBias: Tensor?
+  ) throws -> [SoftLoss] {
+    try SoftCrossEntropy.forwardAndGradient(
+      hidden: hidden, weight: weight, bias: bias, targets: targets, dHidden: dHidden,
+      dWeight: dWeight, dBias: dBias, on: self)
+  }
+
   public func dropout(
     _ x: Tensor, probability: Float, random: RandomStream, into y: Tensor
   ) throws {

@@ -2,6 +2,8 @@
 public enum KernelError: Error, Equatable, CustomStringConvertible {
   /// A token id that the embedding table has no row for.
   case tokenOutOfRange(id: Int, rows: Int)
+  /// A row with a target that is not among those of the batch.
+  case targetOutOfRange(row: Int, rows: Int)
   /// A position that the tables of angles have no row for.
   case positionOutOfRange(position: Int, rows: Int)
   /// A sequence's rows are not among those of the batch.
@@ -24,6 +26,8 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
     case .tokenOutOfRange(let id, let rows):
       "token id \(id) is outside the embedding table of \(rows) rows; "
         + "the tokenizer and the model do not belong together"
+    case .targetOutOfRange(let row, let rows):
+      "row \(row) has a target, and the batch has \(rows) rows; give targets of its rows alone"
     case .positionOutOfRange(let position, let rows):
       "position \(position) is outside the rotary tables of \(rows) positions; "
         + "shorten the sequence or make the tables longer"

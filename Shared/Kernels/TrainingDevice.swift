@@ -123,6 +123,18 @@ public protocol TrainingDevice: Device {
     dWeight: Tensor?
   ) throws -> (sum: Double, rows: Int)
 
+  /// Cross-entropy of some rows of hidden [T, D] through weight [V, D] and bias [V] to the shares of
+  /// columns that they should have, a chunk of such rows at a time.
+  ///
+  /// - Parameters:
+  ///   - dHidden: [T, D], added to, times each row's scale.
+  ///   - dWeight, dBias: [V, D] and [V], added to.
+  /// - Returns: of each row with a target, in the targets' order, its unscaled loss.
+  func softCrossEntropy(
+    hidden: Tensor, weight: Tensor, bias: Tensor?, targets: SoftTargets, dHidden: Tensor?,
+    dWeight: Tensor?, dBias: Tensor?
+  ) throws -> [SoftLoss]
+
   /// y = x / (1 − probability) where a draw of `random` (element's number) is at least
   /// `probability`, else 0; y may be x. Its own gradient's function.
   func dropout(_ x: Tensor, probability: Float, random: RandomStream, into y: Tensor) throws

@@ -44,6 +44,7 @@ import Testing
     arguments: [
       (KernelError.tokenOutOfRange(id: 5, rows: 3), "token id 5"),
       (.positionOutOfRange(position: 9, rows: 4), "position 9"),
+      (.targetOutOfRange(row: 7, rows: 4), "row 7"),
       (.spanOutOfRange(rows: 1..<6, batch: 2), "1..<6"),
       (.cacheTooShort(positions: 2, needed: 3), "hold 2 positions, 3 are needed"),
       (
