@@ -32,6 +32,8 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
   case tokensMissing(what: String, found: Int, rows: Int)
   /// A tensor that is embedding table and head at once is to be trained by two slices.
   case tiedTensorSplit(layers: Range<Int>)
+  /// A micro-batch came with what its pictures show, and that is not about these pictures.
+  case targetsDoNotFit(what: String, found: Int, expected: Int)
 
   public var description: String {
     switch self {
@@ -80,6 +82,9 @@ public enum InternVLError: Error, Equatable, CustomStringConvertible {
       "embedding table and head are one tensor in this model, so that one stage has to train all "
         + "layers, not \(InternVLError.text(layers)); use one language stage, or freeze the "
         + "language model"
+    case .targetsDoNotFit(let what, let found, let expected):
+      "\(what): \(found), and there are \(expected) of them; the gateway and this stage do not "
+        + "mean the same pictures or classes"
     }
   }
 

@@ -19,6 +19,12 @@ struct StageWeights {
     /// "vision_model" or "language_model": what PEFT's names begin with.
     let prefix: String
     let decay: (String) -> Bool
+    /// Whether every row of an embedding table gets a gradient.
+    var wantsWholeTable = false
+    /// The one weight that is trained; nil: all of the part are.
+    var only: String?
+
+    func trains(_ weight: Weight) -> Bool { trains && (only ?? weight.name) == weight.name }
   }
 
   private let checkpoint: CheckpointReader
@@ -60,7 +66,7 @@ struct StageWeights {
   /// - Throws: `CheckpointError` when the tensor is missing or has another shape.
   mutating func take(_ weight: Weight) throws -> ModelWeight {
     let stored = try checkpoint.tensor(weight, neededFor: purpose)
-    guard let training, training.trains else {
+    guard let training, training.trains(weight) else {
       byteCount += stored.byteCount
       held.append(HeldTensor(weight.name, stored, storedType: stored.scalarType))
       return ModelWeight(stored)
@@ -125,7 +131,7 @@ struct StageWeights {
     guard let training else {
       return try takeMatrix(weight, [0..<weight.shape[0]], packs: false)[0]
     }
-    guard training.trains, !isHead else { return MatrixWeight(try take(weight)) }
+    guard training.trains(weight), !isHead, !training.wantsWholeTable else { return MatrixWeight(try take(weight)) }
     let stored = try checkpoint.tensor(weight, neededFor: purpose)
     let parameter = try Parameter(
       weight.name, start: stored, storedType: stored.scalarType,

@@ -23,6 +23,10 @@ public struct MicroBatch: Sendable, Equatable {
   public var labels: [Int32]
   /// What a row's loss counts in the step's loss.
   public var lossScale: Double
+  /// What patches show, group by group: for the last vision slice, empty elsewhere.
+  public var patchTargets: [PatchTargets] = []
+  /// What image rows are near to: for the first language slice, nil elsewhere.
+  public var namingTargets: NamingTargets?
 
   public init(
     samples: [Sample], ids: [Int32] = [], labels: [Int32] = [], lossScale: Double = 0

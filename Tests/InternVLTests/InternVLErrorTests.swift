@@ -39,6 +39,10 @@ import Testing
       (.unknownMicroBatch(index: 7), ["micro-batch 7", "forward pass"]),
       (.tokensMissing(what: "labels", found: 3, rows: 12), ["12 rows", "3 labels"]),
       (.tiedTensorSplit(layers: 0..<4), ["0–3", "one tensor", "one language stage"]),
+      (
+        .targetsDoNotFit(what: "classes of group 1", found: 63, expected: 64),
+        ["classes of group 1", "63", "64"]
+      ),
     ])
   func description(_ error: InternVLError, _ parts: [String]) {
     for part in parts { #expect("\(error)".contains(part), "\(error)") }

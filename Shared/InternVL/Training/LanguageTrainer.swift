@@ -16,6 +16,8 @@ public final class LanguageTrainer: TrainingSlice {
     var inputs: [Tensor] = []
     /// What the last layer gave [T, D], at the end of the model.
     var hidden: Tensor?
+    /// What came from the projector [n·tokens, D], where image rows are named.
+    var images: Tensor?
   }
 
   /// The slice as it serves, over the same weights.
@@ -29,7 +31,10 @@ public final class LanguageTrainer: TrainingSlice {
   private let options: TrainingOptions
   private let imageToken: Int32?
   private let imageTokensEach: Int
+  /// Where image rows are named: at the beginning of the model.
+  private let naming: RowNaming?
   private var memory: SliceMemory<Saved>
+  private var objectives: [Int: [ObjectiveLoss]] = [:]
 
   /// - Parameters:
   ///   - cacheTokens: Positions to keep keys and values of when the slice serves.
@@ -56,6 +61,7 @@ public final class LanguageTrainer: TrainingSlice {
     stage = try LanguageStage(
       configuration, layers: layers, weights: &taken, device: device, cacheTokens: cacheTokens,
       cacheType: cacheType)
+    naming = options.objectives.naming ? stage.embedding.map { RowNaming($0) } : nil
     parameters = taken.parameters
     tensors = taken.held
     needsInputGradient = parts.trains(beforeLanguage: layers.lowerBound)
@@ -69,6 +75,7 @@ public final class LanguageTrainer: TrainingSlice {
   public var trainingBytes: Int { parameters.reduce(0) { $0 + $1.byteCount } }
   public var savedBytes: Int { memory.bytes }
   public var hasBackward: Bool { needsInputGradient || !parameters.isEmpty }
+  public var takesPart: Bool { options.objectives.answers || naming != nil }
 
   public func inputShape(of microBatch: MicroBatch) -> [Int]? {
     guard stage.isFirst else { return [microBatch.rows, stage.width] }
@@ -76,12 +83,15 @@ public final class LanguageTrainer: TrainingSlice {
   }
 
   public func outputShape(of microBatch: MicroBatch) -> [Int]? {
-    stage.isLast ? nil : [microBatch.rows, stage.width]
+    stage.isLast || !options.objectives.answers ? nil : [microBatch.rows, stage.width]
   }
 
   public func forward(
     _ index: Int, _ microBatch: MicroBatch, step: UInt64, input: Tensor?, into output: Tensor?
   ) throws {
+    guard options.objectives.answers else {
+      return try keepImages(index, microBatch, step: step, input)
+    }
     let rows = microBatch.rows
     for sample in microBatch.samples where sample.tokens > stage.contextLength {
       throw InternVLError.beyondContext(
@@ -102,6 +112,7 @@ public final class LanguageTrainer: TrainingSlice {
       hidden.copyElements(from: input)
     }
     var saved = Saved(microBatch: microBatch, step: step)
+    if naming != nil, microBatch.namingTargets != nil { saved.images = input.map(pass.copy) }
     let rotation = rotation(microBatch, pass)
     let attention = DecoderLayer.Attention.whole(microBatch.sequences, device)
     let keeps = reachesLayers(microBatch)
@@ -130,6 +141,10 @@ public final class LanguageTrainer: TrainingSlice {
   ) throws -> (sum: Double, rows: Int)? {
     var saved = try memory.take(index)
     guard hasBackward else { return nil }
+    guard options.objectives.answers else {
+      try nameImages(index, saved, into: inputGradient)
+      return nil
+    }
     let microBatch = saved.microBatch
     let pass = self.pass(microBatch, saved.step)
     let shape = [microBatch.rows, stage.width]
@@ -146,6 +161,7 @@ public final class LanguageTrainer: TrainingSlice {
       try backwardThroughLayers(dX, &saved, pass)
       try takeInputGradient(dX, microBatch, into: inputGradient, pass)
     }
+    try name(index, saved, dImages: inputGradient, pass)
     memory.leave(pass, of: index)
     return loss
   }
@@ -154,12 +170,61 @@ public final class LanguageTrainer: TrainingSlice {
 
   public func loss(_ index: Int) throws -> (sum: Double, rows: Int)? {
     let saved = try memory.take(index)
+    let pass = self.pass(saved.microBatch, saved.step)
+    try name(index, saved, dImages: nil, gradients: false, pass)
     guard let hidden = saved.hidden else { return nil }
-    return try crossEntropy(
-      hidden, saved.microBatch, into: nil, pass(saved.microBatch, saved.step))
+    return try crossEntropy(hidden, saved.microBatch, into: nil, pass)
   }
 
-  public func discard() { memory.discard() }
+  public func takeObjectives(_ index: Int) -> [ObjectiveLoss] {
+    objectives.removeValue(forKey: index) ?? []
+  }
+
+  public func discard() {
+    memory.discard()
+    objectives = [:]
+  }
+
+  // MARK: Naming
+
+  /// The forward pass without answers: image rows go no further.
+  private func keepImages(
+    _ index: Int, _ microBatch: MicroBatch, step: UInt64, _ input: Tensor?
+  ) throws {
+    var saved = Saved(microBatch: microBatch, step: step)
+    if naming != nil, let shape = inputShape(of: microBatch) {
+      let images = try Slices.require(input, shape, "input of the language layers")
+      if microBatch.namingTargets != nil { saved.images = pass(microBatch, step).copy(images) }
+    }
+    memory.keep(saved, of: index)
+  }
+
+  /// The backward pass without answers.
+  private func nameImages(
+    _ index: Int, _ saved: Saved, into inputGradient: Tensor?
+  ) throws {
+    if needsInputGradient, let shape = inputShape(of: saved.microBatch) {
+      try device.clear(
+        Slices.require(inputGradient, shape, "gradient of the image rows"))
+    }
+    try name(index, saved, dImages: inputGradient, pass(saved.microBatch, saved.step))
+  }
+
+  /// The loss of image rows' naming, and what it adds to gradients.
+  ///
+  /// - Parameter dImages: of the image rows, added to where they need one.
+  private func name(
+    _ index: Int, _ saved: Saved, dImages: Tensor?, gradients: Bool = true, _ pass: TrainingPass
+  ) throws {
+    guard let naming, let images = saved.images, let targets = saved.microBatch.namingTargets
+    else { return }
+    objectives[index] = [
+      try naming.loss(
+        index, of: targets, images: images,
+        dImages: gradients && needsInputGradient ? dImages : nil,
+        dTable: gradients ? naming.table.gradient : nil, pass)
+    ]
+  }
 
   // MARK: Ends
 

@@ -10,6 +10,8 @@ public final class ModelTrainer {
   public struct StepResult: Sendable {
     /// Of each micro-batch: the sum of its labelled rows' losses, and their number.
     public var losses: [(sum: Double, rows: Int)]
+    /// What came of other parts of the loss.
+    public var objectives: [ObjectiveLoss] = []
     /// Σ gradient² of each parameter, in the order of ``ModelTrainer/parameters``.
     public var sumsOfSquares: [(name: String, sum: Double)]
 
@@ -60,6 +62,15 @@ public final class ModelTrainer {
     vision as [any TrainingSlice] + [projector] + language
   }
 
+  /// Those that take part.
+  private var working: [any TrainingSlice] { slices.filter(\.takesPart) }
+
+  /// What came of other parts of the loss than the answers, in the last backward pass of a
+  /// micro-batch; once.
+  public func takeObjectives(_ index: Int) -> [ObjectiveLoss] {
+    slices.flatMap { $0.takeObjectives(index) }
+  }
+
   /// What is trained, in the order of the release.
   public var parameters: [Parameter] { slices.flatMap(\.parameters) }
   /// Everything that belongs into a checkpoint, in the order of the release.
@@ -85,14 +96,17 @@ public final class ModelTrainer {
   ) throws -> StepResult {
     do {
       var losses: [(sum: Double, rows: Int)] = []
+      var objectives: [ObjectiveLoss] = []
       for (index, (microBatch, pixels)) in microBatches.enumerated() {
         try forward(index, microBatch, pixels, step: number)
         if let loss = try backward(index, microBatch) { losses.append(loss) }
+        objectives += takeObjectives(index)
       }
       let parameters = self.parameters
       let sums = try optimizer.sumsOfSquares(parameters)
       return StepResult(
-        losses: losses, sumsOfSquares: zip(parameters, sums).map { ($0.name, $1) })
+        losses: losses, objectives: objectives,
+        sumsOfSquares: zip(parameters, sums).map { ($0.name, $1) })
     } catch {
       for slice in slices { slice.discard() }
       throw error
@@ -106,7 +120,7 @@ public final class ModelTrainer {
     defer { for slice in slices { slice.discard() } }
     return try microBatches.compactMap { microBatch, pixels in
       try forward(0, microBatch, pixels, step: number)
-      return try slices.compactMap { try $0.loss(0) }.last
+      return try working.compactMap { try $0.loss(0) }.last
     }
   }
 
@@ -126,7 +140,7 @@ public final class ModelTrainer {
     _ index: Int, _ microBatch: MicroBatch, _ pixels: Tensor?, step: UInt64
   ) throws {
     var input = pixels
-    for slice in slices {
+    for slice in working {
       let output = slice.outputShape(of: microBatch).map {
         Tensor(uninitialized: .float32, $0)
       }
@@ -142,7 +156,7 @@ public final class ModelTrainer {
   ) throws -> (sum: Double, rows: Int)? {
     var gradient: Tensor?
     var loss: (sum: Double, rows: Int)?
-    for slice in slices.reversed() {
+    for slice in working.reversed() {
       guard slice.hasBackward else {
         _ = try slice.loss(index)
         continue

@@ -43,6 +43,7 @@ public final class ProjectorTrainer: TrainingSlice {
   public var trainingBytes: Int { parameters.reduce(0) { $0 + $1.byteCount } }
   public var savedBytes: Int { memory.bytes }
   public var hasBackward: Bool { needsInputGradient || !parameters.isEmpty }
+  public var takesPart: Bool { options.objectives.reachesImageRows }
 
   public func inputShape(of microBatch: MicroBatch) -> [Int]? {
     microBatch.tiles > 0 ? [microBatch.tiles] + stage.visionShape : nil

@@ -30,6 +30,8 @@ public struct TrainingOptions: Sendable, Equatable {
   public var epsilon = 1e-8
   public var weightDecay = 0.0
   public var decay = WeightDecayGrouping.all
+  /// What the loss is made of.
+  public var objectives = TrainingObjectives()
 
   public init() {}
 }

@@ -36,8 +36,14 @@ struct TrainingParts {
   }
 
   func languageWeights(_ weights: TrainingWeights) -> StageWeights.Training {
-    training(
+    var training = training(
       weights, options.trainsLanguage, adapters: options.languageLoRA, prefix: "language_model")
+    training.wantsWholeTable = options.objectives.naming
+    // Nothing else of it gets a gradient.
+    if !options.objectives.answers {
+      training.only = WeightNames.languageEmbedding(configuration).name
+    }
+    return training
   }
 
   private func training(

@@ -29,11 +29,14 @@ public protocol TrainingSlice: AnyObject {
   /// memory. The bits are the same.
   var defersWeightGradients: Bool { get set }
 
+  /// Whether the slice does anything in a step: not where no part of the loss is behind it.
+  var takesPart: Bool { get }
+
   /// Shape of what comes in: pixels [n, 3, H, W], hidden states [n, 1 + P, C], image rows
   /// [n·tokens, D] (for the first language slice) or hidden states [T, D]; nil: nothing does.
   func inputShape(of microBatch: MicroBatch) -> [Int]?
-  /// Shape of what goes on; nil: nothing does, because this is the end or the micro-batch has no
-  /// pictures.
+  /// Shape of what goes on; nil: nothing does, because this is the end, or nothing behind takes
+  /// part, or the micro-batch has no pictures.
   func outputShape(of microBatch: MicroBatch) -> [Int]?
 
   /// The forward pass. `input` is not kept: what is needed of it is copied.
@@ -64,6 +67,15 @@ public protocol TrainingSlice: AnyObject {
   /// - Returns: nil but for the last language slice.
   func loss(_ index: Int) throws -> (sum: Double, rows: Int)?
 
+  /// What came of other parts of the loss than the answers, in the last backward pass or loss of a
+  /// micro-batch; once.
+  func takeObjectives(_ index: Int) -> [ObjectiveLoss]
+
   /// Forgets all micro-batches; gradients stay as they are.
   func discard()
+}
+
+extension TrainingSlice {
+  public var takesPart: Bool { true }
+  public func takeObjectives(_ index: Int) -> [ObjectiveLoss] { [] }
 }

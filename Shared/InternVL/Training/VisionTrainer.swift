@@ -18,6 +18,8 @@ public final class VisionTrainer: TrainingSlice {
     /// give, for which a third of a layer's products would have to be computed again.
     var inputs: [Tensor] = []
     var branches: [Tensor] = []
+    /// What the last layer gave [n·R, C], where patches are classified.
+    var output: Tensor?
   }
 
   /// The slice as it serves, over the same weights.
@@ -31,7 +33,10 @@ public final class VisionTrainer: TrainingSlice {
   private let device: any TrainingDevice
   private let options: TrainingOptions
   private let dropPath: DropPath
+  /// At the end of the encoder, where patches are classified.
+  private let heads: PatchHeads?
   private var memory: SliceMemory<Saved>
+  private var objectives: [Int: [ObjectiveLoss]] = [:]
 
   /// - Parameter pool: Memory shared with slices that work in turn with this one.
   /// - Throws: ``InternVLError``, `CheckpointError`, and what the state throws.
@@ -43,8 +48,17 @@ public final class VisionTrainer: TrainingSlice {
     var taken = StageWeights(
       weights.model, part: "vision", layers: layers, training: parts.visionWeights(weights))
     stage = try VisionStage(configuration, layers: layers, weights: &taken, device: device)
-    parameters = taken.parameters
-    tensors = taken.held
+    heads =
+      stage.isLast && !options.objectives.groups.isEmpty
+      ? try PatchHeads(
+        options.objectives.groups, shape: stage.hiddenShape, weights: weights, seed: options.seed)
+      : nil
+    parameters = taken.parameters + (heads?.parameters ?? [])
+    tensors =
+      taken.held
+      + (heads?.parameters ?? []).map {
+        HeldTensor($0.name, $0.value, storedType: $0.storedType, isAdapter: true)
+      }
     needsInputGradient = parts.trains(beforeVision: layers.lowerBound)
     self.configuration = configuration
     self.device = device
@@ -66,18 +80,24 @@ public final class VisionTrainer: TrainingSlice {
   }
 
   public func outputShape(of microBatch: MicroBatch) -> [Int]? {
-    microBatch.tiles > 0 ? [microBatch.tiles] + stage.hiddenShape : nil
+    handsOn && microBatch.tiles > 0 ? [microBatch.tiles] + stage.hiddenShape : nil
   }
+
+  /// Whether anything behind this slice takes part.
+  private var handsOn: Bool { !stage.isLast || options.objectives.reachesImageRows }
 
   public func forward(
     _ index: Int, _ microBatch: MicroBatch, step: UInt64, input: Tensor?, into output: Tensor?
   ) throws {
     var saved = Saved(microBatch: microBatch, step: step)
     defer { memory.keep(saved, of: index) }
-    guard let shape = inputShape(of: microBatch), let hiddenShape = outputShape(of: microBatch)
-    else { return }
+    guard let shape = inputShape(of: microBatch) else { return }
+    let hiddenShape = [microBatch.tiles] + stage.hiddenShape
     let input = try Slices.require(input, shape, "input of the vision layers")
-    let hidden = try Slices.require(output, hiddenShape, "output of the vision layers")
+    let hidden =
+      handsOn
+      ? try Slices.require(output, hiddenShape, "output of the vision layers")
+      : memory.pool.tensor(hiddenShape)
     if stage.isFirst {
       try stage.embed(input, into: hidden)
       if stage.embedding?.isTrained == true {
@@ -111,6 +131,9 @@ public final class VisionTrainer: TrainingSlice {
         saved.layers.append(kept)
       }
     }
+    if heads != nil, !microBatch.patchTargets.isEmpty {
+      saved.output = handsOn ? pass.copy(rows) : rows
+    }
   }
 
   public func backward(
@@ -119,11 +142,19 @@ public final class VisionTrainer: TrainingSlice {
     var saved = try memory.take(index)
     guard hasBackward, saved.microBatch.tiles > 0 else { return nil }
     let tiles = saved.microBatch.tiles
-    let gradient = try Slices.require(
-      gradient, [tiles] + stage.hiddenShape, "gradient of the vision layers' output")
+    let hiddenShape = [tiles] + stage.hiddenShape
     let pass = self.pass(saved.microBatch, saved.step)
     let shapes = stage.shape(tiles: tiles)
-    let dX = pass.copy(gradient.reshaped([shapes.rows, shapes.width]))
+    let dX: Tensor
+    if handsOn {
+      let gradient = try Slices.require(
+        gradient, hiddenShape, "gradient of the vision layers' output")
+      dX = pass.copy(gradient.reshaped([shapes.rows, shapes.width]))
+    } else {
+      dX = pass.tensor([shapes.rows, shapes.width])
+      try device.clear(dX)
+    }
+    try classify(index, &saved, dHidden: dX, pass)
     for (place, block) in stage.blocks.enumerated().reversed() {
       let factors = factors(place, saved.microBatch, saved.step)
       let activations = try activations(block, &saved, shapes, pass, factors)
@@ -133,11 +164,11 @@ public final class VisionTrainer: TrainingSlice {
     }
     if needsInputGradient {
       try Slices.require(
-        inputGradient, gradient.shape, "gradient of the vision layers' input"
-      ).copyElements(from: dX.reshaped(gradient.shape))
+        inputGradient, hiddenShape, "gradient of the vision layers' input"
+      ).copyElements(from: dX.reshaped(hiddenShape))
     }
     if let pixels = saved.pixels {
-      try stage.embedding?.backward(dHidden: dX.reshaped(gradient.shape), pixels: pixels, pass)
+      try stage.embedding?.backward(dHidden: dX.reshaped(hiddenShape), pixels: pixels, pass)
     }
     memory.leave(pass, of: index)
     return nil
@@ -146,11 +177,29 @@ public final class VisionTrainer: TrainingSlice {
   public func accumulate(_ index: Int) throws { try memory.accumulate(index, on: device) }
 
   public func loss(_ index: Int) throws -> (sum: Double, rows: Int)? {
-    _ = try memory.take(index)
+    var saved = try memory.take(index)
+    try classify(index, &saved, dHidden: nil, pass(saved.microBatch, saved.step))
     return nil
   }
 
-  public func discard() { memory.discard() }
+  /// The losses of patches; their gradients, too, where there is a place for them.
+  private func classify(
+    _ index: Int, _ saved: inout Saved, dHidden: Tensor?, _ pass: TrainingPass
+  ) throws {
+    guard let heads, let output = saved.output else { return }
+    saved.output = nil
+    objectives[index] = try heads.losses(
+      index, of: saved.microBatch.patchTargets, hidden: output, dHidden: dHidden, pass)
+  }
+
+  public func takeObjectives(_ index: Int) -> [ObjectiveLoss] {
+    objectives.removeValue(forKey: index) ?? []
+  }
+
+  public func discard() {
+    memory.discard()
+    objectives = [:]
+  }
 
   private func pass(_ microBatch: MicroBatch, _ step: UInt64) -> TrainingPass {
     TrainingPass(
