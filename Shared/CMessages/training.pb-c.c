@@ -52,6 +52,96 @@ void   chiasm__v1__lo_rasettings__free_unpacked
   assert(message->base.descriptor == &chiasm__v1__lo_rasettings__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   chiasm__v1__patch_class_group__init
+                     (Chiasm__V1__PatchClassGroup         *message)
+{
+  static const Chiasm__V1__PatchClassGroup init_value = CHIASM__V1__PATCH_CLASS_GROUP__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__patch_class_group__get_packed_size
+                     (const Chiasm__V1__PatchClassGroup *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__patch_class_group__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__patch_class_group__pack
+                     (const Chiasm__V1__PatchClassGroup *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__patch_class_group__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__patch_class_group__pack_to_buffer
+                     (const Chiasm__V1__PatchClassGroup *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__patch_class_group__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__PatchClassGroup *
+       chiasm__v1__patch_class_group__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__PatchClassGroup *)
+     protobuf_c_message_unpack (&chiasm__v1__patch_class_group__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__patch_class_group__free_unpacked
+                     (Chiasm__V1__PatchClassGroup *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__patch_class_group__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   chiasm__v1__objective_settings__init
+                     (Chiasm__V1__ObjectiveSettings         *message)
+{
+  static const Chiasm__V1__ObjectiveSettings init_value = CHIASM__V1__OBJECTIVE_SETTINGS__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__objective_settings__get_packed_size
+                     (const Chiasm__V1__ObjectiveSettings *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__objective_settings__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__objective_settings__pack
+                     (const Chiasm__V1__ObjectiveSettings *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__objective_settings__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__objective_settings__pack_to_buffer
+                     (const Chiasm__V1__ObjectiveSettings *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__objective_settings__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__ObjectiveSettings *
+       chiasm__v1__objective_settings__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__ObjectiveSettings *)
+     protobuf_c_message_unpack (&chiasm__v1__objective_settings__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__objective_settings__free_unpacked
+                     (Chiasm__V1__ObjectiveSettings *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__objective_settings__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   chiasm__v1__prepare_training_request__init
                      (Chiasm__V1__PrepareTrainingRequest         *message)
 {
@@ -230,6 +320,96 @@ void   chiasm__v1__micro_batch_sample__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &chiasm__v1__micro_batch_sample__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   chiasm__v1__patch_targets__init
+                     (Chiasm__V1__PatchTargets         *message)
+{
+  static const Chiasm__V1__PatchTargets init_value = CHIASM__V1__PATCH_TARGETS__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__patch_targets__get_packed_size
+                     (const Chiasm__V1__PatchTargets *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__patch_targets__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__patch_targets__pack
+                     (const Chiasm__V1__PatchTargets *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__patch_targets__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__patch_targets__pack_to_buffer
+                     (const Chiasm__V1__PatchTargets *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__patch_targets__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__PatchTargets *
+       chiasm__v1__patch_targets__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__PatchTargets *)
+     protobuf_c_message_unpack (&chiasm__v1__patch_targets__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__patch_targets__free_unpacked
+                     (Chiasm__V1__PatchTargets *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__patch_targets__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   chiasm__v1__naming_targets__init
+                     (Chiasm__V1__NamingTargets         *message)
+{
+  static const Chiasm__V1__NamingTargets init_value = CHIASM__V1__NAMING_TARGETS__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__naming_targets__get_packed_size
+                     (const Chiasm__V1__NamingTargets *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__naming_targets__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__naming_targets__pack
+                     (const Chiasm__V1__NamingTargets *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__naming_targets__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__naming_targets__pack_to_buffer
+                     (const Chiasm__V1__NamingTargets *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__naming_targets__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__NamingTargets *
+       chiasm__v1__naming_targets__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__NamingTargets *)
+     protobuf_c_message_unpack (&chiasm__v1__naming_targets__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__naming_targets__free_unpacked
+                     (Chiasm__V1__NamingTargets *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__naming_targets__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   chiasm__v1__feed_request__init
@@ -455,6 +635,51 @@ void   chiasm__v1__micro_batch_loss__free_unpacked
   if(!message)
     return;
   assert(message->base.descriptor == &chiasm__v1__micro_batch_loss__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   chiasm__v1__objective_loss__init
+                     (Chiasm__V1__ObjectiveLoss         *message)
+{
+  static const Chiasm__V1__ObjectiveLoss init_value = CHIASM__V1__OBJECTIVE_LOSS__INIT;
+  *message = init_value;
+}
+size_t chiasm__v1__objective_loss__get_packed_size
+                     (const Chiasm__V1__ObjectiveLoss *message)
+{
+  assert(message->base.descriptor == &chiasm__v1__objective_loss__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t chiasm__v1__objective_loss__pack
+                     (const Chiasm__V1__ObjectiveLoss *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &chiasm__v1__objective_loss__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t chiasm__v1__objective_loss__pack_to_buffer
+                     (const Chiasm__V1__ObjectiveLoss *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &chiasm__v1__objective_loss__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Chiasm__V1__ObjectiveLoss *
+       chiasm__v1__objective_loss__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Chiasm__V1__ObjectiveLoss *)
+     protobuf_c_message_unpack (&chiasm__v1__objective_loss__descriptor,
+                                allocator, len, data);
+}
+void   chiasm__v1__objective_loss__free_unpacked
+                     (Chiasm__V1__ObjectiveLoss *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &chiasm__v1__objective_loss__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
 void   chiasm__v1__action_timing__init
@@ -1331,7 +1556,122 @@ const ProtobufCMessageDescriptor chiasm__v1__lo_rasettings__descriptor =
   (ProtobufCMessageInit) chiasm__v1__lo_rasettings__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__field_descriptors[17] =
+static const ProtobufCFieldDescriptor chiasm__v1__patch_class_group__field_descriptors[2] =
+{
+  {
+    "name",
+    1,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Chiasm__V1__PatchClassGroup, name),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "class_weight",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_DOUBLE,
+    offsetof(Chiasm__V1__PatchClassGroup, n_class_weight),
+    offsetof(Chiasm__V1__PatchClassGroup, class_weight),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned chiasm__v1__patch_class_group__field_indices_by_name[] = {
+  1,   /* field[1] = class_weight */
+  0,   /* field[0] = name */
+};
+static const ProtobufCIntRange chiasm__v1__patch_class_group__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor chiasm__v1__patch_class_group__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.PatchClassGroup",
+  "PatchClassGroup",
+  "Chiasm__V1__PatchClassGroup",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__PatchClassGroup),
+  2,
+  chiasm__v1__patch_class_group__field_descriptors,
+  chiasm__v1__patch_class_group__field_indices_by_name,
+  1,  chiasm__v1__patch_class_group__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__patch_class_group__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor chiasm__v1__objective_settings__field_descriptors[3] =
+{
+  {
+    "without_answers",
+    1,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_BOOL,
+    offsetof(Chiasm__V1__ObjectiveSettings, has_without_answers),
+    offsetof(Chiasm__V1__ObjectiveSettings, without_answers),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "naming",
+    2,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_BOOL,
+    offsetof(Chiasm__V1__ObjectiveSettings, has_naming),
+    offsetof(Chiasm__V1__ObjectiveSettings, naming),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "group",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Chiasm__V1__ObjectiveSettings, n_group),
+    offsetof(Chiasm__V1__ObjectiveSettings, group),
+    &chiasm__v1__patch_class_group__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned chiasm__v1__objective_settings__field_indices_by_name[] = {
+  2,   /* field[2] = group */
+  1,   /* field[1] = naming */
+  0,   /* field[0] = without_answers */
+};
+static const ProtobufCIntRange chiasm__v1__objective_settings__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor chiasm__v1__objective_settings__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.ObjectiveSettings",
+  "ObjectiveSettings",
+  "Chiasm__V1__ObjectiveSettings",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__ObjectiveSettings),
+  3,
+  chiasm__v1__objective_settings__field_descriptors,
+  chiasm__v1__objective_settings__field_indices_by_name,
+  1,  chiasm__v1__objective_settings__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__objective_settings__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__field_descriptors[18] =
 {
   {
     "seed",
@@ -1537,6 +1877,18 @@ static const ProtobufCFieldDescriptor chiasm__v1__prepare_training_request__fiel
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "objectives",
+    18,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Chiasm__V1__PrepareTrainingRequest, objectives),
+    &chiasm__v1__objective_settings__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__prepare_training_request__field_indices_by_name[] = {
   8,   /* field[8] = beta1 */
@@ -1547,6 +1899,7 @@ static const unsigned chiasm__v1__prepare_training_request__field_indices_by_nam
   15,   /* field[15] = image_token */
   14,   /* field[14] = keep_gradients */
   5,   /* field[5] = language_lora */
+  17,   /* field[17] = objectives */
   7,   /* field[7] = recompute */
   13,   /* field[13] = resume */
   0,   /* field[0] = seed */
@@ -1560,7 +1913,7 @@ static const unsigned chiasm__v1__prepare_training_request__field_indices_by_nam
 static const ProtobufCIntRange chiasm__v1__prepare_training_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 17 }
+  { 0, 18 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descriptor =
 {
@@ -1570,7 +1923,7 @@ const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descripto
   "Chiasm__V1__PrepareTrainingRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__PrepareTrainingRequest),
-  17,
+  18,
   chiasm__v1__prepare_training_request__field_descriptors,
   chiasm__v1__prepare_training_request__field_indices_by_name,
   1,  chiasm__v1__prepare_training_request__number_ranges,
@@ -1782,7 +2135,161 @@ const ProtobufCMessageDescriptor chiasm__v1__micro_batch_sample__descriptor =
   (ProtobufCMessageInit) chiasm__v1__micro_batch_sample__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__feed_request__field_descriptors[7] =
+static const ProtobufCFieldDescriptor chiasm__v1__patch_targets__field_descriptors[3] =
+{
+  {
+    "group",
+    1,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__PatchTargets, has_group),
+    offsetof(Chiasm__V1__PatchTargets, group),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "patch",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_SINT32,
+    offsetof(Chiasm__V1__PatchTargets, n_patch),
+    offsetof(Chiasm__V1__PatchTargets, patch),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "scale",
+    3,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_DOUBLE,
+    offsetof(Chiasm__V1__PatchTargets, has_scale),
+    offsetof(Chiasm__V1__PatchTargets, scale),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned chiasm__v1__patch_targets__field_indices_by_name[] = {
+  0,   /* field[0] = group */
+  1,   /* field[1] = patch */
+  2,   /* field[2] = scale */
+};
+static const ProtobufCIntRange chiasm__v1__patch_targets__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor chiasm__v1__patch_targets__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.PatchTargets",
+  "PatchTargets",
+  "Chiasm__V1__PatchTargets",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__PatchTargets),
+  3,
+  chiasm__v1__patch_targets__field_descriptors,
+  chiasm__v1__patch_targets__field_indices_by_name,
+  1,  chiasm__v1__patch_targets__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__patch_targets__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor chiasm__v1__naming_targets__field_descriptors[5] =
+{
+  {
+    "row",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__NamingTargets, n_row),
+    offsetof(Chiasm__V1__NamingTargets, row),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "count",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__NamingTargets, n_count),
+    offsetof(Chiasm__V1__NamingTargets, count),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "token",
+    3,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__NamingTargets, n_token),
+    offsetof(Chiasm__V1__NamingTargets, token),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "share",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_DOUBLE,
+    offsetof(Chiasm__V1__NamingTargets, n_share),
+    offsetof(Chiasm__V1__NamingTargets, share),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "scale",
+    5,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_DOUBLE,
+    offsetof(Chiasm__V1__NamingTargets, has_scale),
+    offsetof(Chiasm__V1__NamingTargets, scale),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned chiasm__v1__naming_targets__field_indices_by_name[] = {
+  1,   /* field[1] = count */
+  0,   /* field[0] = row */
+  4,   /* field[4] = scale */
+  3,   /* field[3] = share */
+  2,   /* field[2] = token */
+};
+static const ProtobufCIntRange chiasm__v1__naming_targets__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor chiasm__v1__naming_targets__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.NamingTargets",
+  "NamingTargets",
+  "Chiasm__V1__NamingTargets",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__NamingTargets),
+  5,
+  chiasm__v1__naming_targets__field_descriptors,
+  chiasm__v1__naming_targets__field_indices_by_name,
+  1,  chiasm__v1__naming_targets__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__naming_targets__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor chiasm__v1__feed_request__field_descriptors[9] =
 {
   {
     "step",
@@ -1868,12 +2375,38 @@ static const ProtobufCFieldDescriptor chiasm__v1__feed_request__field_descriptor
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "patch_target",
+    8,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Chiasm__V1__FeedRequest, n_patch_target),
+    offsetof(Chiasm__V1__FeedRequest, patch_target),
+    &chiasm__v1__patch_targets__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "naming_target",
+    9,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Chiasm__V1__FeedRequest, naming_target),
+    &chiasm__v1__naming_targets__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__feed_request__field_indices_by_name[] = {
   6,   /* field[6] = attempt */
   4,   /* field[4] = label */
   5,   /* field[5] = loss_scale */
   1,   /* field[1] = micro_batch */
+  8,   /* field[8] = naming_target */
+  7,   /* field[7] = patch_target */
   2,   /* field[2] = sample */
   0,   /* field[0] = step */
   3,   /* field[3] = token */
@@ -1881,7 +2414,7 @@ static const unsigned chiasm__v1__feed_request__field_indices_by_name[] = {
 static const ProtobufCIntRange chiasm__v1__feed_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 9 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__feed_request__descriptor =
 {
@@ -1891,7 +2424,7 @@ const ProtobufCMessageDescriptor chiasm__v1__feed_request__descriptor =
   "Chiasm__V1__FeedRequest",
   "chiasm.v1",
   sizeof(Chiasm__V1__FeedRequest),
-  7,
+  9,
   chiasm__v1__feed_request__field_descriptors,
   chiasm__v1__feed_request__field_indices_by_name,
   1,  chiasm__v1__feed_request__number_ranges,
@@ -2134,6 +2667,96 @@ const ProtobufCMessageDescriptor chiasm__v1__micro_batch_loss__descriptor =
   (ProtobufCMessageInit) chiasm__v1__micro_batch_loss__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor chiasm__v1__objective_loss__field_descriptors[5] =
+{
+  {
+    "micro_batch",
+    1,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__ObjectiveLoss, has_micro_batch),
+    offsetof(Chiasm__V1__ObjectiveLoss, micro_batch),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "group",
+    2,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__ObjectiveLoss, has_group),
+    offsetof(Chiasm__V1__ObjectiveLoss, group),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "sum",
+    3,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_DOUBLE,
+    offsetof(Chiasm__V1__ObjectiveLoss, has_sum),
+    offsetof(Chiasm__V1__ObjectiveLoss, sum),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "rows",
+    4,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__ObjectiveLoss, has_rows),
+    offsetof(Chiasm__V1__ObjectiveLoss, rows),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "right",
+    5,
+    PROTOBUF_C_LABEL_OPTIONAL,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__ObjectiveLoss, has_right),
+    offsetof(Chiasm__V1__ObjectiveLoss, right),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned chiasm__v1__objective_loss__field_indices_by_name[] = {
+  1,   /* field[1] = group */
+  0,   /* field[0] = micro_batch */
+  4,   /* field[4] = right */
+  3,   /* field[3] = rows */
+  2,   /* field[2] = sum */
+};
+static const ProtobufCIntRange chiasm__v1__objective_loss__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 5 }
+};
+const ProtobufCMessageDescriptor chiasm__v1__objective_loss__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "chiasm.v1.ObjectiveLoss",
+  "ObjectiveLoss",
+  "Chiasm__V1__ObjectiveLoss",
+  "chiasm.v1",
+  sizeof(Chiasm__V1__ObjectiveLoss),
+  5,
+  chiasm__v1__objective_loss__field_descriptors,
+  chiasm__v1__objective_loss__field_indices_by_name,
+  1,  chiasm__v1__objective_loss__number_ranges,
+  (ProtobufCMessageInit) chiasm__v1__objective_loss__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor chiasm__v1__action_timing__field_descriptors[3] =
 {
   {
@@ -2249,7 +2872,7 @@ const ProtobufCMessageDescriptor chiasm__v1__parameter_norm__descriptor =
   (ProtobufCMessageInit) chiasm__v1__parameter_norm__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__training_step_reply__field_descriptors[6] =
+static const ProtobufCFieldDescriptor chiasm__v1__training_step_reply__field_descriptors[7] =
 {
   {
     "loss",
@@ -2323,10 +2946,23 @@ static const ProtobufCFieldDescriptor chiasm__v1__training_step_reply__field_des
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "objective",
+    7,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Chiasm__V1__TrainingStepReply, n_objective),
+    offsetof(Chiasm__V1__TrainingStepReply, objective),
+    &chiasm__v1__objective_loss__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__training_step_reply__field_indices_by_name[] = {
   0,   /* field[0] = loss */
   1,   /* field[1] = norm */
+  6,   /* field[6] = objective */
   3,   /* field[3] = origin_microseconds */
   4,   /* field[4] = peak_saved_bytes */
   5,   /* field[5] = peak_saved_micro_batches */
@@ -2335,7 +2971,7 @@ static const unsigned chiasm__v1__training_step_reply__field_indices_by_name[] =
 static const ProtobufCIntRange chiasm__v1__training_step_reply__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 6 }
+  { 0, 7 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__training_step_reply__descriptor =
 {
@@ -2345,7 +2981,7 @@ const ProtobufCMessageDescriptor chiasm__v1__training_step_reply__descriptor =
   "Chiasm__V1__TrainingStepReply",
   "chiasm.v1",
   sizeof(Chiasm__V1__TrainingStepReply),
-  6,
+  7,
   chiasm__v1__training_step_reply__field_descriptors,
   chiasm__v1__training_step_reply__field_indices_by_name,
   1,  chiasm__v1__training_step_reply__number_ranges,

@@ -129,6 +129,10 @@ enum Read {
     try UnsafeBufferPointer(start: pointer, count: count).map { try integer($0, field) }
   }
 
+  static func doubles(_ count: Int, _ pointer: UnsafeMutablePointer<Double>?) -> [Double] {
+    Array(UnsafeBufferPointer(start: pointer, count: count))
+  }
+
   static func choice<Choice: RawRepresentable>(
     _ value: UInt32, _ field: StaticString
   ) throws -> Choice where Choice.RawValue == UInt32 {
@@ -212,6 +216,12 @@ extension BumpMemory {
     for (index, value) in values.enumerated() {
       (pointer + index).initialize(to: Target(clamping: value))
     }
+    return pointer
+  }
+
+  func doubles(_ values: [Double]) -> UnsafeMutablePointer<Double>? {
+    let pointer = array(Double.self, values.count)
+    for (index, value) in values.enumerated() { (pointer + index).initialize(to: value) }
     return pointer
   }
 

@@ -150,6 +150,8 @@ public struct TrainingStepReply: Message {
   public var peakSavedBytes: Int = 0
   /// Most micro-batches under way at one time, each chunk's counted.
   public var peakSavedMicroBatches: Int = 0
+  /// The last vision stage's and the first language stage's.
+  public var objectives: [ObjectiveLossMessage] = []
 
   public init() {}
 
@@ -194,6 +196,7 @@ extension TrainingStepReply: CodedMessage {
       peakSavedMicroBatches = try Read.integer(
         c.peak_saved_micro_batches, "TrainingStepReply.peak_saved_micro_batches")
     }
+    objectives = try Read.messages(c.n_objective, c.objective)
   }
 
   func fill(_ c: inout Chiasm__V1__TrainingStepReply, _ memory: BumpMemory) {
@@ -210,6 +213,9 @@ extension TrainingStepReply: CodedMessage {
       (c.has_peak_saved_micro_batches, c.peak_saved_micro_batches) = (
         1, UInt32(clamping: peakSavedMicroBatches)
       )
+    }
+    if !objectives.isEmpty {
+      (c.n_objective, c.objective) = (objectives.count, memory.messages(objectives))
     }
   }
 }

@@ -71,6 +71,8 @@ public struct PrepareTrainingRequest: Message {
   /// Paths of files that the gateway has just written where checkpoints go, which the stage must
   /// see.
   public var sharedFiles: [String] = []
+  /// nil: the loss is the answers' alone.
+  public var objectives: ObjectiveSettings?
 
   public init() {}
 
@@ -135,6 +137,7 @@ extension PrepareTrainingRequest: CodedMessage {
     }
     sharedFiles = try Read.strings(
       c.n_shared_file, c.shared_file, "PrepareTrainingRequest.shared_file")
+    objectives = try Read.message(c.objectives)
   }
 
   func fill(_ c: inout Chiasm__V1__PrepareTrainingRequest, _ memory: BumpMemory) {
@@ -157,6 +160,7 @@ extension PrepareTrainingRequest: CodedMessage {
     if !sharedFiles.isEmpty {
       (c.n_shared_file, c.shared_file) = (sharedFiles.count, memory.strings(sharedFiles))
     }
+    if let objectives { c.objectives = memory.message(objectives) }
   }
 }
 

@@ -69,6 +69,10 @@ public struct FeedRequest: Message {
   public var lossScale: Double = 0
   /// Tells the attempts at one step apart, so that nothing of an earlier one is taken for this.
   public var attempt: Int = 0
+  /// For the last vision stage.
+  public var patchTargets: [PatchTargetsMessage] = []
+  /// For the first language stage.
+  public var namingTargets: NamingTargetsMessage?
 
   public init() {}
 
@@ -109,6 +113,8 @@ extension FeedRequest: CodedMessage {
     labels = try Read.integers(c.n_label, c.label, "FeedRequest.label")
     if c.has_loss_scale != 0 { lossScale = c.loss_scale }
     if c.has_attempt != 0 { attempt = try Read.integer(c.attempt, "FeedRequest.attempt") }
+    patchTargets = try Read.messages(c.n_patch_target, c.patch_target)
+    namingTargets = try Read.message(c.naming_target)
   }
 
   func fill(_ c: inout Chiasm__V1__FeedRequest, _ memory: BumpMemory) {
@@ -119,6 +125,10 @@ extension FeedRequest: CodedMessage {
     if !labels.isEmpty { (c.n_label, c.label) = (labels.count, memory.integers(labels)) }
     if lossScale != 0 { (c.has_loss_scale, c.loss_scale) = (1, lossScale) }
     if attempt != 0 { (c.has_attempt, c.attempt) = (1, UInt32(clamping: attempt)) }
+    if !patchTargets.isEmpty {
+      (c.n_patch_target, c.patch_target) = (patchTargets.count, memory.messages(patchTargets))
+    }
+    if let namingTargets { c.naming_target = memory.message(namingTargets) }
   }
 }
 

@@ -17,15 +17,20 @@ PROTOBUF_C__BEGIN_DECLS
 #include "tensor.pb-c.h"
 
 typedef struct Chiasm__V1__LoRASettings Chiasm__V1__LoRASettings;
+typedef struct Chiasm__V1__PatchClassGroup Chiasm__V1__PatchClassGroup;
+typedef struct Chiasm__V1__ObjectiveSettings Chiasm__V1__ObjectiveSettings;
 typedef struct Chiasm__V1__PrepareTrainingRequest Chiasm__V1__PrepareTrainingRequest;
 typedef struct Chiasm__V1__ParameterDescription Chiasm__V1__ParameterDescription;
 typedef struct Chiasm__V1__PrepareTrainingReply Chiasm__V1__PrepareTrainingReply;
 typedef struct Chiasm__V1__MicroBatchSample Chiasm__V1__MicroBatchSample;
+typedef struct Chiasm__V1__PatchTargets Chiasm__V1__PatchTargets;
+typedef struct Chiasm__V1__NamingTargets Chiasm__V1__NamingTargets;
 typedef struct Chiasm__V1__FeedRequest Chiasm__V1__FeedRequest;
 typedef struct Chiasm__V1__FeedReply Chiasm__V1__FeedReply;
 typedef struct Chiasm__V1__TrainingAction Chiasm__V1__TrainingAction;
 typedef struct Chiasm__V1__TrainingStepRequest Chiasm__V1__TrainingStepRequest;
 typedef struct Chiasm__V1__MicroBatchLoss Chiasm__V1__MicroBatchLoss;
+typedef struct Chiasm__V1__ObjectiveLoss Chiasm__V1__ObjectiveLoss;
 typedef struct Chiasm__V1__ActionTiming Chiasm__V1__ActionTiming;
 typedef struct Chiasm__V1__ParameterNorm Chiasm__V1__ParameterNorm;
 typedef struct Chiasm__V1__TrainingStepReply Chiasm__V1__TrainingStepReply;
@@ -81,6 +86,52 @@ struct  Chiasm__V1__LoRASettings
 #define CHIASM__V1__LO_RASETTINGS__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__lo_rasettings__descriptor) \
     , 0, 0, 0, 0, 0, 0 }
+
+
+/*
+ * Classes of which a patch of a picture has one.
+ */
+struct  Chiasm__V1__PatchClassGroup
+{
+  ProtobufCMessage base;
+  char *name;
+  /*
+   * What a patch of each class counts.
+   */
+  size_t n_class_weight;
+  double *class_weight;
+};
+#define CHIASM__V1__PATCH_CLASS_GROUP__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__patch_class_group__descriptor) \
+    , NULL, 0,NULL }
+
+
+/*
+ * What the loss is made of, where that is not the answers alone.
+ */
+struct  Chiasm__V1__ObjectiveSettings
+{
+  ProtobufCMessage base;
+  /*
+   * The answers are left out: decoder layers do nothing, and of the language model the embedding
+   * table alone is trained.
+   */
+  protobuf_c_boolean has_without_answers;
+  protobuf_c_boolean without_answers;
+  /*
+   * The first language stage has image rows named.
+   */
+  protobuf_c_boolean has_naming;
+  protobuf_c_boolean naming;
+  /*
+   * The last vision stage has patches classified.
+   */
+  size_t n_group;
+  Chiasm__V1__PatchClassGroup **group;
+};
+#define CHIASM__V1__OBJECTIVE_SETTINGS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__objective_settings__descriptor) \
+    , 0, 0, 0, 0, 0,NULL }
 
 
 /*
@@ -145,10 +196,11 @@ struct  Chiasm__V1__PrepareTrainingRequest
    */
   size_t n_shared_file;
   char **shared_file;
+  Chiasm__V1__ObjectiveSettings *objectives;
 };
 #define CHIASM__V1__PREPARE_TRAINING_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__prepare_training_request__descriptor) \
-    , 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0,NULL }
+    , 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, NULL, 0, 0, 0, 0, 0, 0, 0, 0, NULL, NULL, 0, 0, 0, 0, 0,NULL, NULL }
 
 
 struct  Chiasm__V1__ParameterDescription
@@ -213,6 +265,65 @@ struct  Chiasm__V1__MicroBatchSample
 
 
 /*
+ * What the patches of a micro-batch's pictures show.
+ */
+struct  Chiasm__V1__PatchTargets
+{
+  ProtobufCMessage base;
+  /*
+   * The group's place in ObjectiveSettings.
+   */
+  protobuf_c_boolean has_group;
+  uint32_t group;
+  /*
+   * One a patch, tile after tile, rows from top to bottom, columns from left to right; -1: nothing
+   * is said.
+   */
+  size_t n_patch;
+  int32_t *patch;
+  /*
+   * What a patch's loss counts in the step's, times the weight of its class.
+   */
+  protobuf_c_boolean has_scale;
+  double scale;
+};
+#define CHIASM__V1__PATCH_TARGETS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__patch_targets__descriptor) \
+    , 0, 0, 0,NULL, 0, 0 }
+
+
+/*
+ * Which tokens image rows of a micro-batch should be near to.
+ */
+struct  Chiasm__V1__NamingTargets
+{
+  ProtobufCMessage base;
+  /*
+   * The image rows that have a target, ascending.
+   */
+  size_t n_row;
+  uint32_t *row;
+  /*
+   * How many tokens and shares each has; its shares sum to 1.
+   */
+  size_t n_count;
+  uint32_t *count;
+  size_t n_token;
+  uint32_t *token;
+  size_t n_share;
+  double *share;
+  /*
+   * What a row's loss counts in the step's.
+   */
+  protobuf_c_boolean has_scale;
+  double scale;
+};
+#define CHIASM__V1__NAMING_TARGETS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__naming_targets__descriptor) \
+    , 0,NULL, 0,NULL, 0,NULL, 0,NULL, 0, 0 }
+
+
+/*
  * What a stage has to know of one micro-batch. Samples lie one after another, unpadded; each
  * attends to itself alone.
  */
@@ -244,17 +355,26 @@ struct  Chiasm__V1__FeedRequest
   /*
    * Tells the attempts at one step apart, so that nothing of an earlier one is taken for this.
    */
+  protobuf_c_boolean has_attempt;
+  uint32_t attempt;
+  /*
+   * For the last vision stage.
+   */
+  size_t n_patch_target;
+  Chiasm__V1__PatchTargets **patch_target;
+  /*
+   * For the first language stage.
+   */
   /*
    * Tensor "pixels" [tiles, 3, H, W], for the first vision stage: with the samples, or later, also
    * while the step runs, in a call without samples. They come in the order of the micro-batches;
    * such a call is answered when there is room for the pixels that come next.
    */
-  protobuf_c_boolean has_attempt;
-  uint32_t attempt;
+  Chiasm__V1__NamingTargets *naming_target;
 };
 #define CHIASM__V1__FEED_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__feed_request__descriptor) \
-    , 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0,NULL, 0,NULL, 0,NULL, 0, 0, 0, 0, 0,NULL, NULL }
 
 
 struct  Chiasm__V1__FeedReply
@@ -330,6 +450,40 @@ struct  Chiasm__V1__MicroBatchLoss
     , 0, 0, 0, 0, 0, 0 }
 
 
+/*
+ * What came of the patches of one group, or of the naming of image rows.
+ */
+struct  Chiasm__V1__ObjectiveLoss
+{
+  ProtobufCMessage base;
+  protobuf_c_boolean has_micro_batch;
+  uint32_t micro_batch;
+  /*
+   * Absent: the naming of image rows.
+   */
+  protobuf_c_boolean has_group;
+  uint32_t group;
+  /*
+   * Over the rows with a target; of patches each times its class's weight.
+   */
+  protobuf_c_boolean has_sum;
+  double sum;
+  /*
+   * Rows with a target; of patches those above class 0.
+   */
+  protobuf_c_boolean has_rows;
+  uint32_t rows;
+  /*
+   * Of these, those whose greatest is the target's.
+   */
+  protobuf_c_boolean has_right;
+  uint32_t right;
+};
+#define CHIASM__V1__OBJECTIVE_LOSS__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__objective_loss__descriptor) \
+    , 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+
+
 struct  Chiasm__V1__ActionTiming
 {
   ProtobufCMessage base;
@@ -383,10 +537,15 @@ struct  Chiasm__V1__TrainingStepReply
   uint64_t peak_saved_bytes;
   protobuf_c_boolean has_peak_saved_micro_batches;
   uint32_t peak_saved_micro_batches;
+  /*
+   * The last vision stage's and the first language stage's.
+   */
+  size_t n_objective;
+  Chiasm__V1__ObjectiveLoss **objective;
 };
 #define CHIASM__V1__TRAINING_STEP_REPLY__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__training_step_reply__descriptor) \
-    , 0,NULL, 0,NULL, 0,NULL, 0, 0, 0, 0, 0, 0 }
+    , 0,NULL, 0,NULL, 0,NULL, 0, 0, 0, 0, 0, 0, 0,NULL }
 
 
 /*
@@ -641,6 +800,44 @@ Chiasm__V1__LoRASettings *
 void   chiasm__v1__lo_rasettings__free_unpacked
                      (Chiasm__V1__LoRASettings *message,
                       ProtobufCAllocator *allocator);
+/* Chiasm__V1__PatchClassGroup methods */
+void   chiasm__v1__patch_class_group__init
+                     (Chiasm__V1__PatchClassGroup         *message);
+size_t chiasm__v1__patch_class_group__get_packed_size
+                     (const Chiasm__V1__PatchClassGroup   *message);
+size_t chiasm__v1__patch_class_group__pack
+                     (const Chiasm__V1__PatchClassGroup   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__patch_class_group__pack_to_buffer
+                     (const Chiasm__V1__PatchClassGroup   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__PatchClassGroup *
+       chiasm__v1__patch_class_group__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__patch_class_group__free_unpacked
+                     (Chiasm__V1__PatchClassGroup *message,
+                      ProtobufCAllocator *allocator);
+/* Chiasm__V1__ObjectiveSettings methods */
+void   chiasm__v1__objective_settings__init
+                     (Chiasm__V1__ObjectiveSettings         *message);
+size_t chiasm__v1__objective_settings__get_packed_size
+                     (const Chiasm__V1__ObjectiveSettings   *message);
+size_t chiasm__v1__objective_settings__pack
+                     (const Chiasm__V1__ObjectiveSettings   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__objective_settings__pack_to_buffer
+                     (const Chiasm__V1__ObjectiveSettings   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__ObjectiveSettings *
+       chiasm__v1__objective_settings__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__objective_settings__free_unpacked
+                     (Chiasm__V1__ObjectiveSettings *message,
+                      ProtobufCAllocator *allocator);
 /* Chiasm__V1__PrepareTrainingRequest methods */
 void   chiasm__v1__prepare_training_request__init
                      (Chiasm__V1__PrepareTrainingRequest         *message);
@@ -716,6 +913,44 @@ Chiasm__V1__MicroBatchSample *
                       const uint8_t       *data);
 void   chiasm__v1__micro_batch_sample__free_unpacked
                      (Chiasm__V1__MicroBatchSample *message,
+                      ProtobufCAllocator *allocator);
+/* Chiasm__V1__PatchTargets methods */
+void   chiasm__v1__patch_targets__init
+                     (Chiasm__V1__PatchTargets         *message);
+size_t chiasm__v1__patch_targets__get_packed_size
+                     (const Chiasm__V1__PatchTargets   *message);
+size_t chiasm__v1__patch_targets__pack
+                     (const Chiasm__V1__PatchTargets   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__patch_targets__pack_to_buffer
+                     (const Chiasm__V1__PatchTargets   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__PatchTargets *
+       chiasm__v1__patch_targets__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__patch_targets__free_unpacked
+                     (Chiasm__V1__PatchTargets *message,
+                      ProtobufCAllocator *allocator);
+/* Chiasm__V1__NamingTargets methods */
+void   chiasm__v1__naming_targets__init
+                     (Chiasm__V1__NamingTargets         *message);
+size_t chiasm__v1__naming_targets__get_packed_size
+                     (const Chiasm__V1__NamingTargets   *message);
+size_t chiasm__v1__naming_targets__pack
+                     (const Chiasm__V1__NamingTargets   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__naming_targets__pack_to_buffer
+                     (const Chiasm__V1__NamingTargets   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__NamingTargets *
+       chiasm__v1__naming_targets__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__naming_targets__free_unpacked
+                     (Chiasm__V1__NamingTargets *message,
                       ProtobufCAllocator *allocator);
 /* Chiasm__V1__FeedRequest methods */
 void   chiasm__v1__feed_request__init
@@ -811,6 +1046,25 @@ Chiasm__V1__MicroBatchLoss *
                       const uint8_t       *data);
 void   chiasm__v1__micro_batch_loss__free_unpacked
                      (Chiasm__V1__MicroBatchLoss *message,
+                      ProtobufCAllocator *allocator);
+/* Chiasm__V1__ObjectiveLoss methods */
+void   chiasm__v1__objective_loss__init
+                     (Chiasm__V1__ObjectiveLoss         *message);
+size_t chiasm__v1__objective_loss__get_packed_size
+                     (const Chiasm__V1__ObjectiveLoss   *message);
+size_t chiasm__v1__objective_loss__pack
+                     (const Chiasm__V1__ObjectiveLoss   *message,
+                      uint8_t             *out);
+size_t chiasm__v1__objective_loss__pack_to_buffer
+                     (const Chiasm__V1__ObjectiveLoss   *message,
+                      ProtobufCBuffer     *buffer);
+Chiasm__V1__ObjectiveLoss *
+       chiasm__v1__objective_loss__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   chiasm__v1__objective_loss__free_unpacked
+                     (Chiasm__V1__ObjectiveLoss *message,
                       ProtobufCAllocator *allocator);
 /* Chiasm__V1__ActionTiming methods */
 void   chiasm__v1__action_timing__init
@@ -1159,6 +1413,12 @@ void   chiasm__v1__train_event__free_unpacked
 typedef void (*Chiasm__V1__LoRASettings_Closure)
                  (const Chiasm__V1__LoRASettings *message,
                   void *closure_data);
+typedef void (*Chiasm__V1__PatchClassGroup_Closure)
+                 (const Chiasm__V1__PatchClassGroup *message,
+                  void *closure_data);
+typedef void (*Chiasm__V1__ObjectiveSettings_Closure)
+                 (const Chiasm__V1__ObjectiveSettings *message,
+                  void *closure_data);
 typedef void (*Chiasm__V1__PrepareTrainingRequest_Closure)
                  (const Chiasm__V1__PrepareTrainingRequest *message,
                   void *closure_data);
@@ -1170,6 +1430,12 @@ typedef void (*Chiasm__V1__PrepareTrainingReply_Closure)
                   void *closure_data);
 typedef void (*Chiasm__V1__MicroBatchSample_Closure)
                  (const Chiasm__V1__MicroBatchSample *message,
+                  void *closure_data);
+typedef void (*Chiasm__V1__PatchTargets_Closure)
+                 (const Chiasm__V1__PatchTargets *message,
+                  void *closure_data);
+typedef void (*Chiasm__V1__NamingTargets_Closure)
+                 (const Chiasm__V1__NamingTargets *message,
                   void *closure_data);
 typedef void (*Chiasm__V1__FeedRequest_Closure)
                  (const Chiasm__V1__FeedRequest *message,
@@ -1185,6 +1451,9 @@ typedef void (*Chiasm__V1__TrainingStepRequest_Closure)
                   void *closure_data);
 typedef void (*Chiasm__V1__MicroBatchLoss_Closure)
                  (const Chiasm__V1__MicroBatchLoss *message,
+                  void *closure_data);
+typedef void (*Chiasm__V1__ObjectiveLoss_Closure)
+                 (const Chiasm__V1__ObjectiveLoss *message,
                   void *closure_data);
 typedef void (*Chiasm__V1__ActionTiming_Closure)
                  (const Chiasm__V1__ActionTiming *message,
@@ -1362,15 +1631,20 @@ void chiasm__v1__training_gateway__train(ProtobufCService *service,
 
 extern const ProtobufCEnumDescriptor    chiasm__v1__action_kind__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__lo_rasettings__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__patch_class_group__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__objective_settings__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__prepare_training_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__parameter_description__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__prepare_training_reply__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__micro_batch_sample__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__patch_targets__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__naming_targets__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__feed_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__feed_reply__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__training_action__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__training_step_request__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__micro_batch_loss__descriptor;
+extern const ProtobufCMessageDescriptor chiasm__v1__objective_loss__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__action_timing__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__parameter_norm__descriptor;
 extern const ProtobufCMessageDescriptor chiasm__v1__training_step_reply__descriptor;

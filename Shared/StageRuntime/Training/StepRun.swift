@@ -51,7 +51,8 @@ struct StepRun {
   }
 
   /// - Throws: INVALID_ARGUMENT for a list that is no schedule of the step's micro-batches.
-  static func check(_ request: TrainingStepRequest, chunks: Int) throws {
+  static func check(_ request: TrainingStepRequest, _ shape: TrainingShape) throws {
+    let chunks = shape.chunks.count
     guard (1...TrainingLimits.microBatches).contains(request.microBatches),
       request.actions.count <= TrainingLimits.actions
     else {
@@ -70,6 +71,9 @@ struct StepRun {
         throw refuse(
           "the step has \(request.microBatches) micro-batches, the stage \(chunks) slices")
       }
+      guard shape.chunks[action.chunk].takesPart else {
+        throw refuse("nothing in this step's loss needs that slice")
+      }
       var kinds = seen[place] ?? []
       let isInOrder: Bool =
         switch action.kind {
@@ -86,7 +90,7 @@ struct StepRun {
     let complete: [Set<ActionKind>] = [
       [.forward, .backward], [.forward, .backwardInput, .backwardWeight],
     ]
-    guard seen.count == request.microBatches * chunks,
+    guard seen.count == request.microBatches * shape.chunks.count(where: \.takesPart),
       request.forwardOnly || seen.values.allSatisfy({ complete.contains($0) })
     else {
       throw RPCError(
@@ -131,6 +135,9 @@ struct StepRun {
     if !request.forwardOnly {
       outcome.norms = try await core.compute(isLimited: false) { _ in try worker.norms() }.0
     }
+    outcome.objectives = try await core.compute(isLimited: false) { _ in
+      worker.takeObjectives()
+    }.0
     return outcome
   }
 

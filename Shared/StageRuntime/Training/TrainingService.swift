@@ -121,7 +121,9 @@ final class TrainingService: Sendable {
             updates: state?.updates ?? 0, keepsGradients: request.keepGradients))
         recipe.serve(slices)
         var shape = recipe.shape
+        shape.answers = options.objectives.answers
         for chunk in slices.indices {
+          shape.chunks[chunk].takesPart = slices[chunk].takesPart
           shape.chunks[chunk].hasBackward = slices[chunk].hasBackward
           shape.chunks[chunk].needsInputGradient = slices[chunk].needsInputGradient
         }
@@ -223,10 +225,16 @@ final class TrainingService: Sendable {
     _ request: FeedRequest, _ tensors: [Attachment]
   ) async throws -> TrainingStep.Fed {
     let shape = shape.withLock { $0 }
-    let microBatch = MicroBatch(
+    var microBatch = MicroBatch(
       samples: request.samples.map { .init(key: $0.key, tokens: $0.tokens, tiles: $0.tiles) },
       ids: shape.takesTokens ? request.tokens : [],
       labels: shape.takesLabels ? request.labels : [], lossScale: request.lossScale)
+    if shape.takesPatchTargets {
+      microBatch.patchTargets = try request.patchTargets.map { try PatchTargets($0) }
+    }
+    if shape.takesNamingTargets {
+      microBatch.namingTargets = try request.namingTargets.map { try NamingTargets($0) }
+    }
     try shape.check(microBatch, pixels: tensors)
     // Not on the computing thread: a step's layouts would wait behind its passes, and chat's.
     guard let shapes = shapes.withLock({ $0 }) else { throw TrainingSession.notPrepared }
@@ -251,7 +259,7 @@ final class TrainingService: Sendable {
   ) async throws -> Payload<TrainingStepReply> {
     let origin = StepRun.now()
     let shape = shape.withLock { $0 }
-    try StepRun.check(request, chunks: shape.chunks.count)
+    try StepRun.check(request, shape)
     let step = try session.begin(.init(step: request.step, attempt: request.attempt))
     let outcome = try await step.run { [core, worker, pixels, session] in
       var run = StepRun(
@@ -272,6 +280,7 @@ final class TrainingService: Sendable {
     var reply = TrainingStepReply()
     reply.losses = outcome.losses
     reply.norms = outcome.norms
+    reply.objectives = outcome.objectives.map { ObjectiveLossMessage($0) }
     reply.timings = outcome.timings
     reply.originMicroseconds = origin
     reply.peakSavedBytes = outcome.peakSavedBytes
@@ -474,5 +483,6 @@ extension TrainingOptions {
       throw refuse("\"\(request.decay)\" is none of all, hf")
     }
     self.decay = decay
+    if let settings = request.objectives { objectives = try TrainingObjectives(settings) }
   }
 }

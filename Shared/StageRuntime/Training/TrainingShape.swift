@@ -16,18 +16,31 @@ struct TrainingShape: Sendable {
     var next: Int
     var hasBackward = false
     var needsInputGradient = false
+    /// Whether it has actions in a step.
+    var takesPart = true
   }
 
   var part: Part
   var chunks: [Chunk]
+  /// Whether the answers are part of the loss.
+  var answers = true
 
   /// Whether pixels are fed to the chunk.
   func takesPixels(_ chunk: Int) -> Bool { part == .vision && chunks[chunk].isFirstOfPart }
-  var takesTokens: Bool { part == .language && chunks.contains(where: \.isFirstOfPart) }
-  var takesLabels: Bool { part == .language && chunks.contains(where: \.isLastOfPart) }
+  var takesTokens: Bool { answers && isFirstOfLanguage }
+  var takesLabels: Bool {
+    answers && part == .language && chunks.contains(where: \.isLastOfPart)
+  }
+  var takesPatchTargets: Bool { part == .vision && chunks.contains(where: \.isLastOfPart) }
+  var takesNamingTargets: Bool { isFirstOfLanguage }
+  private var isFirstOfLanguage: Bool {
+    part == .language && chunks.contains(where: \.isFirstOfPart)
+  }
 
   /// Whether a micro-batch passes the stage by.
-  func isPassed(by microBatch: MicroBatch) -> Bool { part != .language && microBatch.tiles == 0 }
+  func isPassed(by microBatch: MicroBatch) -> Bool {
+    microBatch.tiles == 0 && !(part == .language && answers)
+  }
 
   /// - Throws: INVALID_ARGUMENT for a micro-batch that no gateway of ours would feed.
   func check(_ microBatch: MicroBatch, pixels: [Attachment]) throws {

@@ -218,6 +218,7 @@ final class TrainingStep: Sendable {
 /// What a stage's part of a step came to.
 struct StepOutcome: Sendable {
   var losses: [MicroBatchLoss] = []
+  var objectives: [ObjectiveLoss] = []
   var norms: [ParameterNorm] = []
   var timings: [ActionTiming] = []
   var peakSavedBytes = 0

@@ -30,6 +30,7 @@ final class TrainingWorker: @unchecked Sendable {
   private var hasGradients = false
   /// Places that were run forward and not back.
   private var underway: Set<TrainingPlace> = []
+  private var objectives: [ObjectiveLoss] = []
 
   func adopt(_ stage: TrainedStage?) {
     self.stage?.slices.forEach { $0.discard() }
@@ -62,6 +63,7 @@ final class TrainingWorker: @unchecked Sendable {
       slice.defersWeightGradients = deferred.contains(chunk)
     }
     underway = []
+    objectives = []
     if hasGradients { try clearGradients() }
   }
 
@@ -79,21 +81,32 @@ final class TrainingWorker: @unchecked Sendable {
   /// Ends a micro-batch without gradients.
   func loss(_ place: TrainingPlace) throws -> MicroBatchLoss? {
     underway.remove(place)
-    return MicroBatchLoss(place, try slice(place.chunk).loss(place.microBatch))
+    let slice = try slice(place.chunk)
+    let loss = try slice.loss(place.microBatch)
+    objectives += slice.takeObjectives(place.microBatch)
+    return MicroBatchLoss(place, loss)
   }
 
   func backward(
     _ place: TrainingPlace, gradient: Tensor?, into inputGradient: Tensor?
   ) throws -> MicroBatchLoss? {
     hasGradients = true
-    let loss = try slice(place.chunk).backward(
+    let slice = try slice(place.chunk)
+    let loss = try slice.backward(
       place.microBatch, gradient: gradient, into: inputGradient)
+    objectives += slice.takeObjectives(place.microBatch)
     underway.remove(place)
     return MicroBatchLoss(place, loss)
   }
 
   func accumulate(_ place: TrainingPlace) throws {
     try slice(place.chunk).accumulate(place.microBatch)
+  }
+
+  /// What came of other parts of the loss than the answers in this step; once.
+  func takeObjectives() -> [ObjectiveLoss] {
+    defer { objectives = [] }
+    return objectives
   }
 
   func norms() throws -> [ParameterNorm] {
