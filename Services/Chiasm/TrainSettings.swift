@@ -96,6 +96,33 @@ struct TrainSettings: ParsableArguments {
     help: ArgumentHelp("tokens of the step, or micro-batch as the reference.", valueName: "by"))
   var lossWeighting: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Weight of the answers in the loss; 0: no language stage works (default: 1).",
+      valueName: "x"))
+  var answerLossWeight: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Weight of the classes of patches, which teach the last vision stage (default: 0).",
+      valueName: "x"))
+  var patchClassLossWeight: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Weight of naming image rows by the words of what they show (default: 0).", valueName: "x"))
+  var namingLossWeight: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "In the last step; on the way there it changes evenly (default: the same).", valueName: "x"))
+  var namingLossWeightEnd: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "JSON file of the classes (default: classes.json beside the meta file).", valueName: "file"))
+  var classes: String?
+
   @Flag(help: "The vision encoder stays as it is.")
   var freezeBackbone = false
 
@@ -191,6 +218,10 @@ struct TrainSettings: ParsableArguments {
       ("weight_decay", weightDecay), ("decay", decay),
       ("adam_beta1", adamBeta1), ("adam_beta2", adamBeta2), ("adam_epsilon", adamEpsilon),
       ("max_grad_norm", maxGradNorm), ("loss_weighting", lossWeighting),
+      ("answer_loss_weight", answerLossWeight),
+      ("patch_class_loss_weight", patchClassLossWeight),
+      ("naming_loss_weight", namingLossWeight),
+      ("naming_loss_weight_end", namingLossWeightEnd), ("classes", classes),
       ("use_backbone_lora", useBackboneLora), ("use_llm_lora", useLlmLora),
       ("lora_alpha", loraAlpha), ("lora_dropout", loraDropout),
       ("drop_path_rate", dropPathRate), ("grad_checkpoint", gradCheckpoint), ("seed", seed),
@@ -220,6 +251,7 @@ struct TrainSettings: ParsableArguments {
     configuration.meta = AbsolutePath.of(configuration.meta)
     configuration.output = AbsolutePath.of(configuration.output)
     configuration.trace = configuration.trace.map(AbsolutePath.of)
+    configuration.classes = configuration.classes.map(AbsolutePath.of)
     return configuration
   }
 }

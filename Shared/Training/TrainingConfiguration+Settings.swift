@@ -133,6 +133,13 @@ struct Setting {
       number("adam_epsilon", \.epsilon, "epsilon"),
       number("max_grad_norm", \.maxGradientNorm),
       choice("loss_weighting", \.lossWeighting),
+      number("answer_loss_weight", \.answerLossWeight),
+      number("patch_class_loss_weight", \.patchClassLossWeight),
+      number("naming_loss_weight", \.namingLossWeight),
+      Setting(
+        "naming_loss_weight_end", \.namingLossWeightEnd, [], expected: "a number",
+        from: { $0 == .null ? .some(nil) : $0.asNumber }, to: { $0.map { .number($0) } ?? .null }),
+      optionalText("classes", \.classes),
       boolean("freeze_backbone", \.freezeBackbone),
       boolean("freeze_mlp", \.freezeProjector, "freeze_projector"),
       boolean("freeze_llm", \.freezeLanguage, "freeze_language"),

@@ -6,7 +6,7 @@ extension TrainingConfiguration {
 
   /// Everything that keeps these settings from making a run, each with what to do about it.
   public func problems() -> [TrainingError] {
-    missing + sizes + rates + parts + choices
+    missing + sizes + rates + parts + objectives + choices
   }
 
   private var missing: [TrainingError] {

@@ -37,6 +37,17 @@ public struct TrainingConfiguration: Sendable, Equatable {
   public var maxGradientNorm = 1.0
   public var lossWeighting = LossWeighting.tokens
 
+  /// What the cross-entropy of the answers counts in the loss; 0: no decoder layer works.
+  public var answerLossWeight = 1.0
+  /// Of the classes of patches.
+  public var patchClassLossWeight = 0.0
+  /// Of the naming of image rows, in the first step.
+  public var namingLossWeight = 0.0
+  /// In the last; nil: as in the first.
+  public var namingLossWeightEnd: Double?
+  /// What the classes are; nil: `classes.json` beside the meta file.
+  public var classes: String?
+
   public var freezeBackbone = false
   public var freezeProjector = false
   public var freezeLanguage = false

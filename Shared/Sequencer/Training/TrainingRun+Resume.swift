@@ -124,6 +124,10 @@ extension TrainingConfiguration {
     copy.epsilon = epsilon
     copy.maxGradientNorm = maxGradientNorm
     copy.lossWeighting = lossWeighting
+    copy.answerLossWeight = answerLossWeight
+    copy.patchClassLossWeight = patchClassLossWeight
+    copy.namingLossWeight = namingLossWeight
+    copy.namingLossWeightEnd = namingLossWeightEnd
     copy.freezeBackbone = freezeBackbone
     copy.freezeProjector = freezeProjector
     copy.freezeLanguage = freezeLanguage
