@@ -8,6 +8,7 @@ extension DataReport {
   /// - Throws: `CheckpointError` when an annotation file cannot be read any more.
   public func digest() throws -> String {
     var text = "\(source.encoder.maxSequenceLength)"
+    if let classes = source.classes { text += " \(classes.list.digest)" }
     for dataset in source.datasets {
       let limit = dataset.meta.maxDynamicPatch.map { "\($0)" } ?? "-"
       let lines = try Digest.sha256(file: dataset.lines.path)

@@ -62,6 +62,15 @@ public struct PictureProcessor: Sendable {
     tiling(maxTiles: maxTiles)?.imageCount(width: width, height: height) ?? 1
   }
 
+  /// Whether a picture of this size becomes tiles pixel by pixel, without being resized. (A
+  /// thumbnail behind its tiles is.)
+  func isOnGrid(width: Int, height: Int, maxTiles: Int?) -> Bool {
+    let grid =
+      tiling(maxTiles: maxTiles)?.grid(width: width, height: height)
+      ?? Tiling.Grid(columns: 1, rows: 1)
+    return width == grid.columns * imageSize && height == grid.rows * imageSize
+  }
+
   /// Normalized pixels [tiles, 3, H, W].
   public func pixels(_ image: RGBImage, maxTiles: Int? = nil) throws -> Tensor {
     let count = tileCount(width: image.width, height: image.height, maxTiles: maxTiles)

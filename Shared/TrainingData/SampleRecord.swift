@@ -21,6 +21,8 @@ public struct SampleRecord: Sendable, Equatable {
   public var id: String?
   public var images: [String]
   public var conversations: [Turn]
+  /// `patches` and `cells`, where they are read.
+  var classes = ClassFields()
 
   public init(id: String? = nil, images: [String] = [], conversations: [Turn]) {
     self.id = id
@@ -28,8 +30,9 @@ public struct SampleRecord: Sendable, Equatable {
     self.conversations = conversations
   }
 
+  /// - Parameter readsClasses: whether `patches` and `cells` are looked at.
   /// - Throws: ``UnplacedFlaw``.
-  init(_ line: [UInt8]) throws {
+  init(_ line: [UInt8], readsClasses: Bool = false) throws {
     if String(validating: line, as: UTF8.self) == nil {
       throw UnplacedFlaw(
         .invalidUTF8, "byte \(SampleRecord.firstInvalidByte(line)) begins no character")
@@ -37,7 +40,7 @@ public struct SampleRecord: Sendable, Equatable {
     do {
       self = try line.withUnsafeBytes { line in
         var scanner = JSONScanner(line, file: "")
-        return try SampleRecord(&scanner)
+        return try SampleRecord(&scanner, readsClasses)
       }
     } catch CheckpointError.invalidJSON(_, let offset, let reason) {
       throw UnplacedFlaw(
@@ -50,7 +53,7 @@ public struct SampleRecord: Sendable, Equatable {
     }
   }
 
-  private init(_ scanner: inout JSONScanner) throws {
+  private init(_ scanner: inout JSONScanner, _ readsClasses: Bool) throws {
     guard scanner.peek() == UInt8(ascii: "{") else {
       // What is no JSON at all is that first.
       try scanner.skipValue()
@@ -60,6 +63,7 @@ public struct SampleRecord: Sendable, Equatable {
     var id: String?
     var images: [String] = []
     var conversations: [Turn]?
+    var classes = ClassFields()
     // A flaw of a key is told when the whole line has turned out to be JSON.
     var flaw: UnplacedFlaw?
     try scanner.object { scanner, key in
@@ -101,6 +105,13 @@ public struct SampleRecord: Sendable, Equatable {
         } catch let found as UnplacedFlaw {
           flaw = flaw ?? found
         }
+      case "patches" where readsClasses, "cells" where readsClasses:
+        let value = try scanner.value()
+        do {
+          if key == "cells" { try classes.readCells(value) } else { try classes.readPatches(value) }
+        } catch let found as UnplacedFlaw {
+          flaw = flaw ?? found
+        }
       default: try scanner.skipValue()
       }
     }
@@ -110,6 +121,7 @@ public struct SampleRecord: Sendable, Equatable {
       throw UnplacedFlaw(.invalidField, "there is no key conversations")
     }
     self.init(id: id, images: images, conversations: conversations)
+    self.classes = classes
   }
 
   private static func turns(_ value: JSONValue) throws -> [Turn] {

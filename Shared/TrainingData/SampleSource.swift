@@ -8,6 +8,8 @@ public struct DataOptions: Sendable, Equatable {
   /// Instead of the template that the model's config.json names.
   public var template: String?
   public var pictureLimits: PictureLimits
+  /// What pictures may show; nil: what samples say of it is not read.
+  public var classes: PictureClasses?
 
   public init(
     maxSequenceLength: Int = 2048, template: String? = nil, pictureLimits: PictureLimits = .init()
@@ -44,6 +46,7 @@ public final class SampleSource: Sendable {
   public let encoder: SampleEncoder
   public let pictures: PictureProcessor
   public let datasets: [Dataset]
+  let classes: ClassReader?
   /// Kept lines of all data sets: samples without repetitions.
   public let lineCount: Int
   /// Samples with repetitions.
@@ -58,6 +61,9 @@ public final class SampleSource: Sendable {
       maxSequenceLength: options.maxSequenceLength)
     pictures = try PictureProcessor(
       modelFolder: modelFolder, configuration: configuration, limits: options.pictureLimits)
+    classes = try options.classes.map { [configuration, pictures] in
+      try ClassReader($0, configuration, pictures)
+    }
     var datasets: [Dataset] = []
     var count = 0
     var lineCount = 0
@@ -89,6 +95,9 @@ public final class SampleSource: Sendable {
     try self.init(
       meta: MetaFile(path: metaPath), modelFolder: modelFolder, options: options)
   }
+
+  /// What pictures may show; nil: it is not read.
+  public var classList: PictureClasses? { classes?.list }
 
   // MARK: Places
 
@@ -159,7 +168,7 @@ public final class SampleSource: Sendable {
     case .tooLong(let bytes):
       throw UnplacedFlaw(
         .longLine, "\(bytes) bytes, at most \(JSONLinesFile.maximumLineBytes) are read")
-    case .text(let bytes): return try SampleRecord(bytes)
+    case .text(let bytes): return try SampleRecord(bytes, readsClasses: classes != nil)
     }
   }
 
@@ -169,6 +178,7 @@ public final class SampleSource: Sendable {
     var encoded: SampleEncoder.Encoded
     var files: [PictureProcessor.File]
     var tiles: [Int]
+    var classes: SampleClasses?
   }
 
   func open(_ place: Place) throws -> Opened {
@@ -176,8 +186,12 @@ public final class SampleSource: Sendable {
     // What is wrong with the words is said before what is wrong with the pictures.
     let turns = try SampleEncoder.turns(record)
     let (files, tiles) = try openPictures(record, place)
+    let encoded = try encoder.encode(turns, tiles: tiles)
     return Opened(
-      place: place, encoded: try encoder.encode(turns, tiles: tiles), files: files, tiles: tiles)
+      place: place, encoded: encoded, files: files, tiles: tiles,
+      classes: try classes?.read(
+        record.classes, files, tiles: tiles,
+        maxTiles: datasets[place.dataset].meta.maxDynamicPatch))
   }
 
   /// Reads the files of a sample's pictures.
@@ -221,16 +235,20 @@ public final class SampleSource: Sendable {
   }
 
   func finish(_ opened: Opened, key: Int) throws -> TrainingSample {
-    TrainingSample(
+    var sample = TrainingSample(
       key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels,
       pixels: try decode(opened.files, tiles: opened.tiles, opened.place),
       source: source(opened.place))
+    sample.classes = opened.classes
+    return sample
   }
 
   func outline(_ opened: Opened, key: Int) -> TrainingSample {
-    TrainingSample(
+    var sample = TrainingSample(
       key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels,
       tiles: opened.tiles.reduce(0, +), source: source(opened.place))
+    sample.classes = opened.classes
+    return sample
   }
 
   /// Reads a sample: its line, its pictures.

@@ -14,6 +14,8 @@ public enum TrainingDataError: Error, Equatable, Sendable {
   case invalidKey(path: String, dataset: String, key: String, found: String, expected: String)
   /// A meta file without data sets, or data without samples.
   case noSamples(path: String)
+  /// A class list is no such list, or not one for the model.
+  case invalidClasses(path: String, reason: String)
   /// Repetitions make more samples than can be numbered in memory.
   case tooManySamples(path: String, dataset: String, lines: Int, times: Int, limit: Int)
   /// The annotation file of a data set is in none of the places looked at.
@@ -53,6 +55,8 @@ extension TrainingDataError: CustomStringConvertible {
     case .noSamples(let path):
       return "\(shown(path)) names no samples; a meta file names data sets with annotation files "
         + "that have a line for each sample"
+    case .invalidClasses(let path, let reason):
+      return "\(shown(path)) is no list of classes that can be used: \(reason)"
     case .tooManySamples(let path, let dataset, let lines, let times, let limit):
       let many = times > 1 ? "\(lines) lines \(times) times" : "\(lines) lines"
       return "\(shown(path)): with \(many) of the data set \(text(dataset)) there are more "

@@ -25,6 +25,8 @@ public struct TrainingSample: Sendable {
   public var tiles: Int
   /// Normalized pixels [tiles, 3, H, W] of all pictures in order; nil: text only, or not decoded.
   public var pixels: Tensor?
+  /// What its pictures show; nil: nothing is said, or nobody asks.
+  public var classes: SampleClasses?
   public var source: Source
 
   public init(
