@@ -29,7 +29,9 @@ extension PatchClassGroup: CodedMessage {
 
   func fill(_ c: inout Chiasm__V1__PatchClassGroup, _ memory: BumpMemory) {
     if !name.isEmpty { c.name = memory.string(name) }
-    if !classWeights.isEmpty { (c.n_class_weight, c.class_weight) = (classWeights.count, memory.doubles(classWeights)) }
+    if !classWeights.isEmpty {
+      (c.n_class_weight, c.class_weight) = (classWeights.count, memory.doubles(classWeights))
+    }
   }
 }
 
@@ -182,7 +184,9 @@ extension ObjectiveLossMessage: CodedMessage {
 
   init(_ c: Chiasm__V1__ObjectiveLoss) throws {
     self.init()
-    if c.has_micro_batch != 0 { microBatch = try Read.integer(c.micro_batch, "ObjectiveLoss.micro_batch") }
+    if c.has_micro_batch != 0 {
+      microBatch = try Read.integer(c.micro_batch, "ObjectiveLoss.micro_batch")
+    }
     if c.has_group != 0 { group = try Read.integer(c.group, "ObjectiveLoss.group") }
     if c.has_sum != 0 { sum = c.sum }
     if c.has_rows != 0 { rows = try Read.integer(c.rows, "ObjectiveLoss.rows") }

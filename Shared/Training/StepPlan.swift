@@ -19,9 +19,11 @@ public struct StepPlan: Sendable, Equatable {
   /// A label that is not learnt.
   public static let ignored: Int32 = -100
 
-  public let microBatches: [MicroBatch]
+  public internal(set) var microBatches: [MicroBatch]
   /// Rows of each micro-batch whose loss counts.
-  public let labelledRows: [Int]
+  public internal(set) var labelledRows: [Int]
+  /// What a row of each counts in the loss of the answers.
+  var answerScales: [Double]
 
   /// Row t of a sample predicts the label of token t + 1; the last predicts nothing.
   ///
@@ -73,6 +75,7 @@ public struct StepPlan: Sendable, Equatable {
     }
     self.microBatches = microBatches
     labelledRows = rows
+    answerScales = microBatches.map(\.lossScale)
   }
 
   public var tokens: Int { microBatches.reduce(0) { $0 + $1.rows } }
@@ -85,8 +88,8 @@ public struct StepPlan: Sendable, Equatable {
     Set(microBatches.indices.filter { microBatches[$0].tiles == 0 })
   }
 
-  /// The step's loss, from each micro-batch's sum over its labelled rows, added up in their order.
+  /// The answers' loss, from each micro-batch's sum over its labelled rows, added up in their order.
   public func loss(sums: [Double]) -> Double {
-    zip(microBatches, sums).reduce(0) { $0 + $1.1 * $1.0.lossScale }
+    zip(answerScales, sums).reduce(0) { $0 + $1.1 * $1.0 }
   }
 }

@@ -4,6 +4,12 @@ public struct TrainingLog: Sendable, Equatable {
   public var step: Int
   public var epoch: Double
   public var loss: Double
+  /// Parts of the loss, each without its weight, where it is not the answers' alone.
+  public var answerLoss: Double?
+  public var patchClassLoss: Double?
+  /// Share of the patches of the group `what` with a class above 0 whose class is found.
+  public var patchAccuracy: Double?
+  public var namingLoss: Double?
   public var learningRate: Double
   /// Before clipping.
   public var gradNorm: Double
@@ -45,6 +51,7 @@ public struct TrainingLog: Sendable, Equatable {
       ("learning_rate", TrainingLog.text(learningRate)), ("epoch", TrainingLog.text(epoch)),
       ("step", "\(step)"),
     ]
+    for (name, value) in parts { fields.append((name, TrainingLog.text(value))) }
     for (name, value) in measures { fields.append((name, TrainingLog.text(value))) }
     if let labelledTokens { fields.append(("labelled_tokens", "\(labelledTokens)")) }
     if !memory.isEmpty {
@@ -62,9 +69,18 @@ public struct TrainingLog: Sendable, Equatable {
       ("train/loss", loss), ("train/grad_norm", gradNorm),
       ("train/learning_rate", learningRate), ("train/epoch", epoch),
     ]
+    scalars += parts.map { ("train/" + $0.0, $0.1) }
     scalars += measures.map { ("train/" + $0.0, $0.1) }
     scalars += memory.map { ("memory/" + $0.process, Double($0.bytes)) }
     return scalars
+  }
+
+  /// Of the loss.
+  private var parts: [(String, Double)] {
+    [
+      ("answer_loss", answerLoss), ("patch_class_loss", patchClassLoss),
+      ("patch_accuracy", patchAccuracy), ("naming_loss", namingLoss),
+    ].compactMap { name, value in value.map { (name, $0) } }
   }
 
   private var measures: [(String, Double)] {
@@ -115,6 +131,10 @@ extension TrainingLog {
     self.init(
       step: step, epoch: measure("epoch") ?? 0, loss: try required("loss"),
       learningRate: measure("learning_rate") ?? 0, gradNorm: measure("grad_norm") ?? 0)
+    answerLoss = measure("answer_loss")
+    patchClassLoss = measure("patch_class_loss")
+    patchAccuracy = measure("patch_accuracy")
+    namingLoss = measure("naming_loss")
     tokensPerSecond = measure("tokens_per_second")
     samplesPerSecond = measure("samples_per_second")
     flopUtilization = measure("flop_utilization")

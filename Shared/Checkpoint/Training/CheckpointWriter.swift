@@ -97,7 +97,7 @@ public final class CheckpointWriter: Sendable {
     for file in layout.copied { try copy(file, isCancelled) }
     for file in layout.modelFiles { try requireEntries(of: file) }
     try writeIndexes()
-    let adapterFolders = try write(adapters)
+    let adapterFolders = try write(adapters) + writeObjectives(isExport: state == nil)
     try ModelCompanions.copy(from: source.folder, to: folder, torchType: saveType)
     if let state {
       for (name, bytes) in state.files { try AtomicFile.write(bytes, to: "\(folder)/\(name)") }
@@ -187,6 +187,15 @@ public final class CheckpointWriter: Sendable {
       try adapter.write(masters, to: "\(folder)/\(path)")
       return path
     }
+  }
+
+  /// - Returns: the folders, relative to the checkpoint's.
+  private func writeObjectives(isExport: Bool) throws -> [String] {
+    guard !isExport, !layout.optimizerFiles.isEmpty else { return [] }
+    return try ObjectivesFolder.write(
+      from: CheckpointReader(
+        folder: "\(folder)/\(OptimizerNames.folder)", index: OptimizerNames.index),
+      to: folder)
   }
 
   /// - Parameter below: the folders below that hold files.

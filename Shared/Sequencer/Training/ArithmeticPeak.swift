@@ -81,8 +81,24 @@ extension ModelArithmetic {
 
   /// Operations that a step needs.
   func step(_ plan: StepPlan, _ options: TrainingOptions) -> Double {
-    step(
-      plan.microBatches,
+    guard options.objectives.reachesImageRows else {
+      return plan.microBatches.reduce(0) { sum, microBatch in
+        let vision = visionLayers(tiles: microBatch.tiles).reduce(.zero, +)
+        let weights = options.visionLoRA == nil ? vision.backwardWeight : 0
+        return sum + vision.forward + vision.backwardInput + weights
+      }
+    }
+    var microBatches = plan.microBatches
+    if !options.objectives.answers {
+      // No decoder layer works.
+      for index in microBatches.indices {
+        for sample in microBatches[index].samples.indices {
+          microBatches[index].samples[sample].tokens = 0
+        }
+      }
+    }
+    return step(
+      microBatches,
       trained: Trained(
         vision: options.trainsVision && options.visionLoRA == nil,
         projector: options.trainsProjector,

@@ -1,3 +1,4 @@
+import InternVL
 import Training
 import TrainingData
 
@@ -9,6 +10,9 @@ public actor DataSteps: StepSource {
   public nonisolated let length: TrainingLength
   public nonisolated let digest: String
   public nonisolated let skipped: Int
+  public nonisolated let objectives: TrainingObjectives
+  /// nil: the answers alone, as they are.
+  private let parts: RunObjectives?
   private let configuration: TrainingConfiguration
   private let set: TrainingSet
   private let order: EpochOrder
@@ -38,10 +42,14 @@ public actor DataSteps: StepSource {
     _ configuration: TrainingConfiguration, decodes: Bool = true,
     progress: (@Sendable (Int, Int) -> Void)? = nil
   ) async throws -> (steps: DataSteps, report: DataReport) {
+    var options = DataOptions(
+      maxSequenceLength: configuration.maxSequenceLength, template: configuration.template)
+    if configuration.readsClasses {
+      options.classes = try PictureClasses(
+        path: configuration.classes ?? PictureClasses.path(beside: configuration.meta))
+    }
     let source = try SampleSource(
-      metaPath: configuration.meta, modelFolder: configuration.model,
-      options: DataOptions(
-        maxSequenceLength: configuration.maxSequenceLength, template: configuration.template))
+      metaPath: configuration.meta, modelFolder: configuration.model, options: options)
     let report = try await DataCheck(
       source, depth: decodes ? .pictures : .headers,
       workers: max(1, configuration.dataloaderWorkers)
@@ -62,6 +70,12 @@ public actor DataSteps: StepSource {
     order = EpochOrder(length, seed: configuration.seed)
     composer = BatchComposer(configuration, maxTokens: set.source.encoder.maxSequenceLength)
     digest = try report.digest()
+    parts =
+      configuration.readsClasses || configuration.answerLossWeight != 1
+      ? try RunObjectives(
+        configuration, set.source.classList, set.source.configuration,
+        set.source.encoder.tokenizer) : nil
+    objectives = parts?.training ?? TrainingObjectives()
   }
 
   public nonisolated func position(after done: Int) -> (epoch: Int, samples: Int) {
@@ -94,12 +108,17 @@ public actor DataSteps: StepSource {
       // The next epoch is read while this one's last step is computed.
       self.reading = read(from: reading.next)
     }
-    return try StepBatch(
+    var batch = try StepBatch(
       samples, weighting: configuration.lossWeighting,
       paddedTo: configuration.padToMax ? set.source.encoder.maxSequenceLength : nil
     ) { [pixels = reading.pixels, samples, starts] index in
       try await pixels.pixels(at: starts[index], samples[index])
     }
+    if let parts {
+      batch.objectives = ObjectivePlan(
+        parts, samples, after: done, of: length.totalSteps, into: &batch.plan)
+    }
+    return batch
   }
 
   var isReadingAhead: Bool { reading != nil }

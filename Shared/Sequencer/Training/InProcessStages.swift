@@ -117,6 +117,7 @@ public final class InProcessStages: TrainingStages {
       outcome.peakSavedBytes[0] = max(outcome.peakSavedBytes[0], trainer.savedBytes)
       start = Monotonic.microseconds
       outcome.losses.append(try trainer.backward(index, microBatch) ?? (0, 0))
+      outcome.objectives += trainer.takeObjectives(index)
       outcome.add(Action(.backward, microBatch: index), since: start)
     } catch {
       for slice in trainer.slices { slice.discard() }

@@ -108,7 +108,9 @@ final class MeshStages: TrainingStages {
   private func run(_ schedule: Schedule, _ work: StepWork) async throws -> [TrainingStepReply] {
     try await each { link, index in
       var request = TrainingStepRequest(step: work.step)
-      request.actions = schedule.actions[index].map(TrainingAction.init)
+      if schedule.actions.indices.contains(index) {
+        request.actions = schedule.actions[index].map(TrainingAction.init)
+      }
       request.microBatches = work.microBatches.count
       request.forwardOnly = work.forwardOnly
       request.attempt = work.attempt
@@ -135,6 +137,7 @@ final class MeshStages: TrainingStages {
 
   /// Tells a stage of the micro-batches in their order: all but the pixels.
   private func feed(_ index: Int, _ link: StageLink, _ work: StepWork) async throws {
+    let isLastVision = index == links.vision.count - 1
     let isFirstLanguage = index == links.vision.count + 1
     let isLast = index == all.count - 1
     for (number, microBatch) in work.microBatches.enumerated() {
@@ -143,7 +146,13 @@ final class MeshStages: TrainingStages {
       request.samples = microBatch.samples.map {
         MicroBatchSample(key: $0.key, tokens: $0.tokens, tiles: $0.tiles)
       }
-      if isFirstLanguage { request.tokens = microBatch.ids }
+      if isLastVision {
+        request.patchTargets = microBatch.patchTargets.map { PatchTargetsMessage($0) }
+      }
+      if isFirstLanguage {
+        request.tokens = microBatch.ids
+        request.namingTargets = microBatch.namingTargets.map { NamingTargetsMessage($0) }
+      }
       if isLast {
         request.labels = microBatch.labels
         request.lossScale = microBatch.lossScale
@@ -153,7 +162,8 @@ final class MeshStages: TrainingStages {
   }
 
   private func outcome(_ work: StepWork, _ replies: [TrainingStepReply]) throws -> StepOutcome {
-    var losses = Array(repeating: (sum: 0.0, rows: -1), count: work.microBatches.count)
+    let awaited = work.objectives.answers ? -1 : 0
+    var losses = Array(repeating: (sum: 0.0, rows: awaited), count: work.microBatches.count)
     var squares: [String: Double] = [:]
     for reply in replies {
       for loss in reply.losses where losses.indices.contains(loss.microBatch) {
@@ -164,7 +174,7 @@ final class MeshStages: TrainingStages {
     if let missing = losses.firstIndex(where: { $0.rows < 0 }) {
       throw RPCError(.internal, "no stage sent the loss of micro-batch \(missing)")
     }
-    return StepOutcome(
+    var outcome = StepOutcome(
       losses: losses, squares: squares,
       timings: replies.map { reply in
         reply.timings.map {
@@ -175,6 +185,8 @@ final class MeshStages: TrainingStages {
       },
       peakSavedBytes: replies.map(\.peakSavedBytes),
       peakSavedMicroBatches: replies.map(\.peakSavedMicroBatches))
+    outcome.objectives = replies.flatMap(\.objectives).map { ObjectiveLoss($0) }
+    return outcome
   }
 
   func update(_ update: ParameterUpdate) async throws {
@@ -358,14 +370,21 @@ extension Error {
 
 extension StagePlacement {
   /// Who does what in a step.
+  ///
+  /// Slices behind the last part of the loss have nothing to do, and are not in it.
   func schedule(_ work: StepWork) throws -> Schedule {
-    let slices = slices
+    let front = vision.count + 1
+    var slices = slices
+    if !work.objectives.answers {
+      slices = Array(slices.prefix(work.objectives.naming ? front + 1 : front - 1))
+    }
     let textOnly = work.microBatches.indices.filter { work.microBatches[$0].tiles == 0 }
     return try Schedule(
       kind: work.schedule, placement: slices.map(\.process),
       microBatches: work.microBatches.count,
       skips: Schedule.skips(
-        Set(textOnly), firstStages: vision.count + 1, of: slices.count))
+        Set(textOnly), firstStages: work.objectives.answers ? front : slices.count,
+        of: slices.count))
   }
 }
 
@@ -421,5 +440,44 @@ extension PrepareTrainingRequest {
     resume = preparation.checkpoint
     keepGradients = preparation.keepsGradients
     sharedFiles = preparation.sharedFiles
+    if options.objectives != TrainingObjectives() {
+      objectives = ObjectiveSettings(options.objectives)
+    }
+  }
+}
+
+extension ObjectiveSettings {
+  init(_ objectives: TrainingObjectives) {
+    self.init()
+    withoutAnswers = !objectives.answers
+    naming = objectives.naming
+    groups = objectives.groups.map { group in
+      var message = PatchClassGroup()
+      (message.name, message.classWeights) = (group.name, group.classWeights)
+      return message
+    }
+  }
+}
+
+extension PatchTargetsMessage {
+  init(_ targets: PatchTargets) {
+    self.init()
+    (group, patches, scale) = (targets.group, targets.classes, targets.scale)
+  }
+}
+
+extension NamingTargetsMessage {
+  init(_ targets: NamingTargets) {
+    self.init()
+    (rows, counts, tokens) = (targets.rows, targets.counts, targets.tokens)
+    (shares, scale) = (targets.shares, targets.scale)
+  }
+}
+
+extension ObjectiveLoss {
+  init(_ message: ObjectiveLossMessage) {
+    self.init(
+      microBatch: message.microBatch, group: message.group, sum: message.sum, rows: message.rows,
+      right: message.right)
   }
 }

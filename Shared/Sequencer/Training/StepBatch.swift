@@ -1,3 +1,4 @@
+import InternVL
 import Tensors
 import Training
 import TrainingData
@@ -12,6 +13,8 @@ public struct StepBatch: Sendable {
   public typealias Pixels = @Sendable (Int) async throws -> Tensor
 
   public var plan: StepPlan
+  /// Where the loss is more than the answers, or less.
+  var objectives: ObjectivePlan?
   /// Where each micro-batch's samples were read.
   public var sources: [[TrainingSample.Source]]
   public var pixels: Pixels
@@ -87,4 +90,11 @@ public protocol StepSource: Sendable {
 
   /// Where the data stands after `done` steps.
   func position(after done: Int) -> (epoch: Int, samples: Int)
+
+  /// What the loss of a step is made of.
+  var objectives: TrainingObjectives { get }
+}
+
+extension StepSource {
+  public var objectives: TrainingObjectives { TrainingObjectives() }
 }

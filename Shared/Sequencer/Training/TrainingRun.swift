@@ -81,7 +81,9 @@ public actor TrainingRun {
     modelIdentity = try start.identity(model)
     if let trace = configuration.trace { try RunFolder.requireWritable(trace) }
     folder = try RunFolder(configuration.output)
-    options = TrainingOptions(configuration)
+    var options = TrainingOptions(configuration)
+    options.objectives = source.objectives
+    self.options = options
     learningRate = LearningRate(configuration, totalSteps: source.length.totalSteps)
     arithmetic = ModelArithmetic(model)
   }
@@ -173,14 +175,21 @@ public actor TrainingRun {
     let clock = ContinuousClock()
     let began = clock.now
     attempts += 1
-    let outcome = try await stages.step(
-      batch.work(step: number, attempt: attempts, schedule: configuration.schedule))
-    let loss = batch.plan.loss(sums: outcome.losses.map(\.sum))
+    var work = batch.work(step: number, attempt: attempts, schedule: configuration.schedule)
+    work.objectives = options.objectives
+    let outcome = try await stages.step(work)
+    let answers = batch.plan.loss(sums: outcome.losses.map(\.sum))
+    let parts = batch.objectives?.losses(answers: answers, outcome.objectives)
+    let loss = parts?.total ?? answers
     let norm = outcome.gradientNorm
     let rate = learningRate.value(at: step)
     var log = TrainingLog(
       step: number, epoch: source.length.epoch(after: number), loss: loss, learningRate: rate,
       gradNorm: norm)
+    log.answerLoss = parts?.answers
+    log.patchClassLoss = parts?.patchClasses
+    log.patchAccuracy = parts?.patchAccuracy
+    log.namingLoss = parts?.naming
     let isFinite = loss.isFinite && norm.isFinite
     if !isFinite { try await refuse(batch, outcome, number, loss, norm, &log) }
     isUpdating = true

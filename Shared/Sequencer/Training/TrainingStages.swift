@@ -131,6 +131,8 @@ public struct StepWork: Sendable {
   public var attempt = 0
   /// No gradients: the loss alone.
   public var forwardOnly = false
+  /// As the stages were prepared.
+  public var objectives = TrainingObjectives()
 
   public init(
     step: UInt64, microBatches: [MicroBatch], schedule: ScheduleKind, forwardOnly: Bool = false,
@@ -147,6 +149,8 @@ public struct StepWork: Sendable {
 public struct StepOutcome: Sendable {
   /// By micro-batch: the sum over its labelled rows, and their number.
   public var losses: [(sum: Double, rows: Int)]
+  /// What came of other parts of the loss.
+  public var objectives: [ObjectiveLoss] = []
   /// Sum of the squares of each trained parameter's gradient, by name.
   public var squares: [String: Double]
   /// By process, in the order of their start.

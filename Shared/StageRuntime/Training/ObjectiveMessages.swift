@@ -29,7 +29,7 @@ extension TrainingObjectives {
             "the group \"\(group.name)\" of \(group.classWeights.count) patch classes; give a "
               + "name, and 1 to \(TrainingObjectives.limits.classes) weights from 0 on")
         }
-        return Group(name: group.name, classWeights: group.classWeights.map { Float($0) })
+        return Group(name: group.name, classWeights: group.classWeights)
       })
   }
 }

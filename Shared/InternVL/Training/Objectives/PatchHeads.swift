@@ -20,7 +20,7 @@ struct PatchHeads {
   private struct Head {
     let weight: Parameter
     let bias: Parameter
-    let classWeights: [Float]
+    let classWeights: [Double]
   }
 
   let parameters: [Parameter]
@@ -129,7 +129,7 @@ struct PatchHeads {
           what: "a class of group \(targets.group)", found: Int(number),
           expected: head.classWeights.count)
       }
-      let scale = targets.scale * Double(head.classWeights[Int(number)])
+      let scale = targets.scale * head.classWeights[Int(number)]
       known.append(row: row, scale: Float(scale), column: number)
     }
     let found = try device.softCrossEntropy(
@@ -140,7 +140,7 @@ struct PatchHeads {
       microBatch: index, group: targets.group, sum: 0, rows: 0, right: 0)
     for (row, found) in zip(known.rows, found) {
       let number = Int(targets.classes[row])
-      loss.sum += Double(head.classWeights[number]) * found.loss
+      loss.sum += head.classWeights[number] * found.loss
       if number > 0 {
         loss.rows += 1
         if found.isHit { loss.right += 1 }

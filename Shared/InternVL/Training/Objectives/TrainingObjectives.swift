@@ -4,9 +4,9 @@ public struct TrainingObjectives: Sendable, Equatable {
   public struct Group: Sendable, Equatable {
     public var name: String
     /// What a patch of each class counts.
-    public var classWeights: [Float]
+    public var classWeights: [Double]
 
-    public init(name: String, classWeights: [Float]) {
+    public init(name: String, classWeights: [Double]) {
       self.name = name
       self.classWeights = classWeights
     }
