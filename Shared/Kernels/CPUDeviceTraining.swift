@@ -77,8 +77,8 @@ extension CPUDevice: TrainingDevice {
   }
 
   public func causalAttention(
-    q: Tensor, k: Tensor, v: Tensor, heads: Int, keyValueHeads: Int, sequences: [Range<Int>],
-    into y: Tensor
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, keyValueHeads: Int,
+    sequences: [AttentionSequence], into y: Tensor
   ) throws {
     try CausalAttention.forward(
       q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads, sequences: sequences, into: y,
@@ -87,7 +87,7 @@ extension CPUDevice: TrainingDevice {
 
   public func causalAttentionGradient(
     dY: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, heads: Int, keyValueHeads: Int,
-    sequences: [Range<Int>], dQ: Tensor, dK: Tensor, dV: Tensor
+    sequences: [AttentionSequence], dQ: Tensor, dK: Tensor, dV: Tensor
   ) throws {
     try CausalAttention.gradient(
       dY: dY, q: q, k: k, v: v, y: y, heads: heads, keyValueHeads: keyValueHeads,

@@ -10,6 +10,8 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
   case spanOutOfRange(rows: Range<Int>, batch: Int)
   /// Two sequences of a batch claim the same row; `end` is where the first one ends.
   case sequencesOverlap(rows: Range<Int>, end: Int)
+  /// A sequence of so many rows has turns without a row, or of more rows than there are.
+  case turnsOutOfRange(turns: [Int], rows: Int)
   /// A sequence's cache blocks do not reach its last position.
   case cacheTooShort(positions: Int, needed: Int)
   /// A device name other than `cpu` and `cuda:N`.
@@ -37,6 +39,9 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
     case .sequencesOverlap(let rows, let end):
       "a sequence claims rows \(rows) of a batch, but another one reaches to row \(end); "
         + "a row belongs to one sequence"
+    case .turnsOutOfRange(let turns, let rows):
+      "a sequence of \(rows) rows has turns of \(turns); a turn has a row at least, and all "
+        + "together no more than the sequence"
     case .cacheTooShort(let positions, let needed):
       "the cache blocks of a sequence hold \(positions) positions, \(needed) are needed; "
         + "give the sequence another block before the call"

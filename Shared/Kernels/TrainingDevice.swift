@@ -98,16 +98,16 @@ public protocol TrainingDevice: Device {
     dQ: Tensor, dK: Tensor, dV: Tensor) throws
 
   /// Causal attention of whole sequences, the same bits as ``Device/cachedAttention``.
-  /// q, y [T, Q·H]; k, v [T, KV·H]; a row sees the rows of its own sequence up to itself. Rows of no
-  /// sequence are zero in y.
+  /// q, y [T, Q·H]; k, v [T, KV·H]; a row sees the rows of its own sequence up to itself, but none
+  /// of another turn. Rows of no sequence are zero in y.
   func causalAttention(
-    q: Tensor, k: Tensor, v: Tensor, heads: Int, keyValueHeads: Int, sequences: [Range<Int>],
-    into y: Tensor) throws
+    q: Tensor, k: Tensor, v: Tensor, heads: Int, keyValueHeads: Int,
+    sequences: [AttentionSequence], into y: Tensor) throws
 
   /// Of the above.
   func causalAttentionGradient(
     dY: Tensor, q: Tensor, k: Tensor, v: Tensor, y: Tensor, heads: Int, keyValueHeads: Int,
-    sequences: [Range<Int>], dQ: Tensor, dK: Tensor, dV: Tensor) throws
+    sequences: [AttentionSequence], dQ: Tensor, dK: Tensor, dV: Tensor) throws
 
   /// Cross-entropy of the rows of hidden [T, D] through the output weight [V, D], a chunk of rows
   /// at a time: [T, V] never exists. Rows labelled −100 count nothing and cost nothing.

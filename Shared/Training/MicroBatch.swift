@@ -1,17 +1,32 @@
 /// What a slice of the model has to know of one micro-batch besides its tensors.
 ///
-/// Samples lie one after another without padding; every sample attends to itself alone.
+/// Samples lie one after another without padding; every sample attends to itself alone, and where
+/// it has turns, each of them to itself and what comes before the first.
 public struct MicroBatch: Sendable, Equatable {
   public struct Sample: Sendable, Equatable {
     /// Names the sample in the data: what drop path and dropout draw by.
     public var key: UInt64
     public var tokens: Int
     public var tiles: Int
+    /// Tokens of each of the turns that are hidden from each other, the sample's last ones;
+    /// positions go on from the first turn's beginning in each. Empty: one whole.
+    public var turns: [Int]
 
-    public init(key: UInt64, tokens: Int, tiles: Int) {
+    public init(key: UInt64, tokens: Int, tiles: Int, turns: [Int] = []) {
       self.key = key
       self.tokens = tokens
       self.tiles = tiles
+      self.turns = turns
+    }
+
+    /// Whether every turn has a token, and something comes before the first.
+    public var fitsTurns: Bool {
+      var free = tokens
+      for turn in turns {
+        guard turn > 0, turn < free else { return false }
+        free -= turn
+      }
+      return true
     }
   }
 

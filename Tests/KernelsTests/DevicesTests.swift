@@ -46,6 +46,7 @@ import Testing
       (.positionOutOfRange(position: 9, rows: 4), "position 9"),
       (.targetOutOfRange(row: 7, rows: 4), "row 7"),
       (.spanOutOfRange(rows: 1..<6, batch: 2), "1..<6"),
+      (.turnsOutOfRange(turns: [2, 3], rows: 4), "4 rows has turns of [2, 3]"),
       (.cacheTooShort(positions: 2, needed: 3), "hold 2 positions, 3 are needed"),
       (
         .sequencesOverlap(rows: 4..<7, end: 5),

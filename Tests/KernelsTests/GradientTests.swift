@@ -178,6 +178,29 @@ import Testing
         "causal attention", heads: heads, keyValueHeads: keyValueHeads, size: size,
         shape: [rows, heads * size], groups: sequences, rowsEach: nil)
     }
+    + SharedPrefixCase.all.map { layout in
+      let narrow = [layout.rows, layout.keyValueHeads * layout.size]
+      let shape = [layout.rows, layout.heads * layout.size]
+      return GradientCase(
+        name: "attention behind a shared prefix",
+        inputs: [
+          Input(shape: shape, range: -3...3), Input(shape: narrow, range: -3...3),
+          Input(shape: narrow),
+        ],
+        outputShape: shape,
+        reference: { layout.reference(q: $0[0], k: $0[1], v: $0[2]) },
+        gradient: { device, inputs, dY, gradients in
+          guard let dQ = gradients[0], let dK = gradients[1], let dV = gradients[2] else { return }
+          let y = Tensor([Float](repeating: .nan, count: dY.count), shape)
+          try device.causalAttention(
+            q: inputs[0], k: inputs[1], v: inputs[2], heads: layout.heads,
+            keyValueHeads: layout.keyValueHeads, sequences: layout.sequences, into: y)
+          try device.causalAttentionGradient(
+            dY: dY, q: inputs[0], k: inputs[1], v: inputs[2], y: y, heads: layout.heads,
+            keyValueHeads: layout.keyValueHeads, sequences: layout.sequences, dQ: dQ, dK: dK,
+            dV: dV)
+        })
+    }
 
   private static func attentionCase(
     _ name: String, heads: Int, keyValueHeads: Int, size: Int, shape: [Int],
@@ -208,11 +231,11 @@ import Testing
             dV: dV)
         } else {
           try device.causalAttention(
-            q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads, sequences: groups,
-            into: y)
+            q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads,
+            sequences: groups.map { AttentionSequence($0) }, into: y)
           try device.causalAttentionGradient(
             dY: dY, q: q, k: k, v: v, y: y, heads: heads, keyValueHeads: keyValueHeads,
-            sequences: groups, dQ: dQ, dK: dK, dV: dV)
+            sequences: groups.map { AttentionSequence($0) }, dQ: dQ, dK: dK, dV: dV)
         }
       })
   }

@@ -45,7 +45,8 @@ import Testing
       try device.causalAttention(
         q: wide(q, heads * size), k: wide(k, keyValueHeads * size),
         v: wide(v, keyValueHeads * size), heads: heads, keyValueHeads: keyValueHeads,
-        sequences: [3 + rows..<3 + 2 * rows, 3..<3 + rows], into: y)
+        sequences: [AttentionSequence(3 + rows..<3 + 2 * rows), AttentionSequence(3..<3 + rows)],
+        into: y)
       #expect(y.rows(0..<3).floats.allSatisfy { $0 == 0 })
       #expect(y.rows(3..<3 + rows).hasSameBits(as: cached))
       #expect(y.rows(3 + rows..<3 + 2 * rows).hasSameBits(as: cached))
@@ -58,8 +59,8 @@ import Testing
     let a = Tensor(zeros: .float32, [4, 6])
     func attend(_ sequences: [Range<Int>]) throws {
       try device.causalAttention(
-        q: a, k: a, v: a, heads: 2, keyValueHeads: 2, sequences: sequences,
-        into: Tensor(zeros: .float32, [4, 6]))
+        q: a, k: a, v: a, heads: 2, keyValueHeads: 2,
+        sequences: sequences.map { AttentionSequence($0) }, into: Tensor(zeros: .float32, [4, 6]))
     }
     #expect(throws: KernelError.spanOutOfRange(rows: 2..<5, batch: 4)) { try attend([2..<5]) }
     #expect(throws: KernelError.spanOutOfRange(rows: -1..<2, batch: 4)) { try attend([-1..<2]) }
@@ -67,6 +68,14 @@ import Testing
       try attend([1..<3, 0..<2])
     }
     try attend([0..<2, 1..<1, 2..<4])
+    for turns in [[5], [2, 3], [0], [-1, 3], [.max, 2]] {
+      #expect(throws: KernelError.turnsOutOfRange(turns: turns, rows: 4)) {
+        try device.causalAttention(
+          q: a, k: a, v: a, heads: 2, keyValueHeads: 2,
+          sequences: [AttentionSequence(0..<4, turns: turns)],
+          into: Tensor(zeros: .float32, [4, 6]))
+      }
+    }
     #expect(throws: TensorError.self) {
       try device.causalAttention(
         q: a, k: a, v: a, heads: 2, keyValueHeads: 1, sequences: [], into: a)

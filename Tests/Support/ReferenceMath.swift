@@ -96,21 +96,33 @@ public enum ReferenceMath {
     q: [Double], k: [Double], v: [Double], heads: Int, keyValueHeads: Int, size: Int,
     groups: [Range<Int>], causal: Bool
   ) -> [Double] {
-    var y = [Double](repeating: 0, count: q.count)
-    let (width, narrow) = (heads * size, keyValueHeads * size)
+    var seen: [Int: [Int]] = [:]
     for group in groups {
       for row in group {
-        let seen = group.lowerBound..<(causal ? row + 1 : group.upperBound)
-        for head in 0..<heads {
-          let shared = head / (heads / keyValueHeads) * size
-          func slices(_ all: [Double]) -> [ArraySlice<Double>] {
-            seen.map { all[$0 * narrow + shared..<$0 * narrow + shared + size] }
-          }
-          let start = row * width + head * size
-          y.replaceSubrange(
-            start..<start + size,
-            with: attention(q[start..<start + size], keys: slices(k), values: slices(v)))
+        seen[row] = Array(group.lowerBound..<(causal ? row + 1 : group.upperBound))
+      }
+    }
+    return attention(
+      q: q, k: k, v: v, heads: heads, keyValueHeads: keyValueHeads, size: size, seen: seen)
+  }
+
+  /// The same, of rows that each see those named, in any order. Rows that see none are zero.
+  public static func attention(
+    q: [Double], k: [Double], v: [Double], heads: Int, keyValueHeads: Int, size: Int,
+    seen: [Int: [Int]]
+  ) -> [Double] {
+    var y = [Double](repeating: 0, count: q.count)
+    let (width, narrow) = (heads * size, keyValueHeads * size)
+    for (row, seen) in seen {
+      for head in 0..<heads {
+        let shared = head / (heads / keyValueHeads) * size
+        func slices(_ all: [Double]) -> [ArraySlice<Double>] {
+          seen.map { all[$0 * narrow + shared..<$0 * narrow + shared + size] }
         }
+        let start = row * width + head * size
+        y.replaceSubrange(
+          start..<start + size,
+          with: attention(q[start..<start + size], keys: slices(k), values: slices(v)))
       }
     }
     return y

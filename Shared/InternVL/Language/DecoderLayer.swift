@@ -35,7 +35,7 @@ struct DecoderLayer: Sendable {
     /// The rows' are appended to their sequences' caches first.
     case cached([AttentionSpan])
     /// Training: whole sequences.
-    case whole([Range<Int>], any TrainingDevice)
+    case whole([AttentionSequence], any TrainingDevice)
   }
 
   private let shape: Shape
@@ -123,7 +123,7 @@ struct DecoderLayer: Sendable {
   ///   - a: All distinct, as the forward pass or ``recompute(_:on:)`` left it.
   ///   - wantsInput: false where nothing in front is trained; dX is worthless then.
   func backward(
-    dX: Tensor, rotation: Rotation, sequences: [Range<Int>], _ a: DecoderActivations,
+    dX: Tensor, rotation: Rotation, sequences: [AttentionSequence], _ a: DecoderActivations,
     _ pass: TrainingPass, wantsInput: Bool
   ) throws {
     guard let input = a.input, let middle = a.middle else { preconditionFailure("not kept") }

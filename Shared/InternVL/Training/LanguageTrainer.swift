@@ -114,7 +114,7 @@ public final class LanguageTrainer: TrainingSlice {
     var saved = Saved(microBatch: microBatch, step: step)
     if naming != nil, microBatch.namingTargets != nil { saved.images = input.map(pass.copy) }
     let rotation = rotation(microBatch, pass)
-    let attention = DecoderLayer.Attention.whole(microBatch.sequences, device)
+    let attention = DecoderLayer.Attention.whole(microBatch.attention, device)
     let keeps = reachesLayers(microBatch)
     let shared =
       keeps && options.recompute != .full
@@ -296,7 +296,7 @@ public final class LanguageTrainer: TrainingSlice {
   ) throws {
     let microBatch = saved.microBatch
     let rotation = rotation(microBatch, pass)
-    let sequences = microBatch.sequences
+    let sequences = microBatch.attention
     for (place, block) in stage.blocks.enumerated().reversed() {
       let activations: DecoderActivations
       switch options.recompute {
@@ -333,10 +333,7 @@ public final class LanguageTrainer: TrainingSlice {
   private func rotation(
     _ microBatch: MicroBatch, _ pass: TrainingPass
   ) -> DecoderLayer.Rotation {
-    let steps = microBatch.sequences.enumerated().map { index, rows in
-      SequenceRows(
-        sequence: UInt64(index), position: 0, rows: rows, promptLength: rows.count)
-    }
+    let steps = microBatch.attention.enumerated().flatMap { $1.steps(sequence: UInt64($0)) }
     let angles = pass.tensor([2, microBatch.rows, stage.shape.headSize / 2])
     return stage.rotation(steps, rows: microBatch.rows, angles: angles)
   }
