@@ -2071,7 +2071,7 @@ const ProtobufCMessageDescriptor chiasm__v1__prepare_training_reply__descriptor 
   (ProtobufCMessageInit) chiasm__v1__prepare_training_reply__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor chiasm__v1__micro_batch_sample__field_descriptors[3] =
+static const ProtobufCFieldDescriptor chiasm__v1__micro_batch_sample__field_descriptors[4] =
 {
   {
     "key",
@@ -2109,16 +2109,29 @@ static const ProtobufCFieldDescriptor chiasm__v1__micro_batch_sample__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "turn",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_UINT32,
+    offsetof(Chiasm__V1__MicroBatchSample, n_turn),
+    offsetof(Chiasm__V1__MicroBatchSample, turn),
+    NULL,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned chiasm__v1__micro_batch_sample__field_indices_by_name[] = {
   0,   /* field[0] = key */
   2,   /* field[2] = tiles */
   1,   /* field[1] = tokens */
+  3,   /* field[3] = turn */
 };
 static const ProtobufCIntRange chiasm__v1__micro_batch_sample__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor chiasm__v1__micro_batch_sample__descriptor =
 {
@@ -2128,7 +2141,7 @@ const ProtobufCMessageDescriptor chiasm__v1__micro_batch_sample__descriptor =
   "Chiasm__V1__MicroBatchSample",
   "chiasm.v1",
   sizeof(Chiasm__V1__MicroBatchSample),
-  3,
+  4,
   chiasm__v1__micro_batch_sample__field_descriptors,
   chiasm__v1__micro_batch_sample__field_indices_by_name,
   1,  chiasm__v1__micro_batch_sample__number_ranges,

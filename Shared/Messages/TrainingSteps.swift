@@ -17,13 +17,16 @@ public struct MicroBatchSample: Message {
   public var key: UInt64 = 0
   public var tokens: Int = 0
   public var tiles: Int = 0
+  /// Tokens of each of the turns that are hidden from each other, the sample's last ones.
+  public var turns: [Int] = []
 
   public init() {}
 
-  public init(key: UInt64 = 0, tokens: Int = 0, tiles: Int = 0) {
+  public init(key: UInt64 = 0, tokens: Int = 0, tiles: Int = 0, turns: [Int] = []) {
     self.key = key
     self.tokens = tokens
     self.tiles = tiles
+    self.turns = turns
   }
 
   public static func decode(_ bytes: UnsafeRawBufferPointer) throws -> Self {
@@ -44,12 +47,14 @@ extension MicroBatchSample: CodedMessage {
     if c.has_key != 0 { key = c.key }
     if c.has_tokens != 0 { tokens = try Read.integer(c.tokens, "MicroBatchSample.tokens") }
     if c.has_tiles != 0 { tiles = try Read.integer(c.tiles, "MicroBatchSample.tiles") }
+    turns = try Read.integers(c.n_turn, c.turn, "MicroBatchSample.turn")
   }
 
   func fill(_ c: inout Chiasm__V1__MicroBatchSample, _ memory: BumpMemory) {
     if key != 0 { (c.has_key, c.key) = (1, key) }
     if tokens != 0 { (c.has_tokens, c.tokens) = (1, UInt32(clamping: tokens)) }
     if tiles != 0 { (c.has_tiles, c.tiles) = (1, UInt32(clamping: tiles)) }
+    if !turns.isEmpty { (c.n_turn, c.turn) = (turns.count, memory.integers(turns)) }
   }
 }
 

@@ -96,14 +96,25 @@ public struct ModelArithmetic: Sendable, Equatable {
 
   /// One decoder layer over samples of so many tokens, each attending to itself, causally.
   public func languageLayer(sequences: [Int]) -> Operations {
+    languageLayer(sequences.map { MicroBatch.Sample(key: 0, tokens: $0, tiles: 0) })
+  }
+
+  /// The same of samples with turns that are hidden from each other.
+  public func languageLayer(_ samples: [MicroBatch.Sample]) -> Operations {
     let width = Double(shape.hiddenSize)
     let weights =
       2 * width * width + 2 * width * Double(shape.keyValueSize)
       + 3 * width * Double(shape.intermediateSize)
-    return sequences.reduce(.zero) { sum, tokens in
-      let rows = Double(tokens)
-      return sum
-        + Operations(products: 2 * rows * weights, attention: 2 * rows * (rows + 1) * width)
+    return samples.reduce(.zero) { sum, sample in
+      let rows = Double(sample.tokens)
+      // Twice the keys that rows see, but those of other turns.
+      var seen = rows * (rows + 1)
+      var before = 0.0
+      for turn in sample.turns {
+        seen -= 2 * before * Double(turn)
+        before += Double(turn)
+      }
+      return sum + Operations(products: 2 * rows * weights, attention: 2 * seen * width)
     }
   }
 
@@ -120,10 +131,14 @@ public struct ModelArithmetic: Sendable, Equatable {
 
   /// Operations of every decoder layer, the last with the head.
   public func languageLayers(sequences: [Int]) -> [Operations] {
-    var layers = Array(
-      repeating: languageLayer(sequences: sequences), count: shape.languageLayers)
+    languageLayers(sequences.map { MicroBatch.Sample(key: 0, tokens: $0, tiles: 0) })
+  }
+
+  /// The same of samples with turns that are hidden from each other.
+  public func languageLayers(_ samples: [MicroBatch.Sample]) -> [Operations] {
+    var layers = Array(repeating: languageLayer(samples), count: shape.languageLayers)
     if let last = layers.indices.last {
-      layers[last] = layers[last] + head(rows: sequences.reduce(0, +))
+      layers[last] = layers[last] + head(rows: samples.reduce(0) { $0 + $1.tokens })
     }
     return layers
   }
@@ -156,7 +171,7 @@ public struct ModelArithmetic: Sendable, Equatable {
     }
     return microBatches.reduce(0) { sum, microBatch in
       let vision = visionLayers(tiles: microBatch.tiles).reduce(.zero, +)
-      let language = languageLayers(sequences: microBatch.samples.map(\.tokens)).reduce(.zero, +)
+      let language = languageLayers(microBatch.samples).reduce(.zero, +)
       return sum + needed(vision, weights: trained.vision, inputs: hasVision)
         + needed(
           projector(tiles: microBatch.tiles), weights: trained.projector, inputs: hasImageRows)

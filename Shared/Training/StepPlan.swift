@@ -7,12 +7,29 @@ public struct StepPlan: Sendable, Equatable {
     /// For each token itself where it is learnt, else −100; not shifted.
     public var labels: [Int32]
     public var tiles: Int
+    /// Tokens of each of the turns at its end that are hidden from each other; empty: one whole.
+    public var turns: [Int]
 
-    public init(key: UInt64, ids: [Int32], labels: [Int32], tiles: Int) {
+    public init(
+      key: UInt64, ids: [Int32], labels: [Int32], tiles: Int, turns: [Int] = []
+    ) {
       self.key = key
       self.ids = ids
       self.labels = labels
       self.tiles = tiles
+      self.turns = turns
+    }
+
+    /// For each token the label of the next; −100 for the last, of every turn and of what comes
+    /// before the first.
+    var shiftedLabels: [Int32] {
+      var shifted = labels.dropFirst() + (labels.isEmpty ? [] : [StepPlan.ignored])
+      var end = shifted.endIndex
+      for turn in turns.reversed() {
+        end -= turn
+        shifted[end - 1] = StepPlan.ignored
+      }
+      return Array(shifted)
     }
   }
 
@@ -25,7 +42,9 @@ public struct StepPlan: Sendable, Equatable {
   /// What a row of each counts in the loss of the answers.
   var answerScales: [Double]
 
-  /// Row t of a sample predicts the label of token t + 1; the last predicts nothing.
+  /// Row t of a sample predicts the label of token t + 1; the last predicts nothing, nor do the
+  /// last of a turn and the last before the first turn. What a sample is padded with lies behind
+  /// its last turn, as if it belonged to it.
   ///
   /// Weighted by tokens, every labelled row of the step counts 1/N, N being their number. Weighted
   /// by micro-batch, a labelled row of micro-batch i counts 1/(Nᵢ·M): M all micro-batches, one
@@ -48,18 +67,19 @@ public struct StepPlan: Sendable, Equatable {
         }
         var length = sample.ids.count
         microBatch.ids += sample.ids
-        microBatch.labels += sample.labels.dropFirst()
-        if length > 0 { microBatch.labels.append(StepPlan.ignored) }
+        microBatch.labels += sample.shiftedLabels
+        var turns = sample.turns
         if let paddedTo {
           guard length <= paddedTo else {
             throw TrainingError.sampleTooLong(key: sample.key, tokens: length, limit: paddedTo)
           }
           microBatch.ids += Array(repeating: 0, count: paddedTo - length)
           microBatch.labels += Array(repeating: StepPlan.ignored, count: paddedTo - length)
+          if let last = turns.indices.last { turns[last] += paddedTo - length }
           length = paddedTo
         }
         microBatch.samples.append(
-          MicroBatch.Sample(key: sample.key, tokens: length, tiles: sample.tiles))
+          MicroBatch.Sample(key: sample.key, tokens: length, tiles: sample.tiles, turns: turns))
       }
       rows.append(microBatch.labels.reduce(0) { $0 + ($1 == StepPlan.ignored ? 0 : 1) })
       microBatches.append(microBatch)

@@ -248,6 +248,21 @@ import Transport
         1, Methods.Trainer.feed,
         FeedRequest(step: 1, samples: [MicroBatchSample(tokens: 4, tiles: 1 << 31)]))
     },
+    WrongCall("turns of more tokens than there are", .invalidArgument) { mesh, _ in
+      _ = try await mesh.call(
+        1, Methods.Trainer.feed,
+        FeedRequest(step: 1, samples: [MicroBatchSample(tokens: 4, turns: [2, 1 << 31])]))
+    },
+    WrongCall("turns behind nothing", .invalidArgument) { mesh, _ in
+      _ = try await mesh.call(
+        1, Methods.Trainer.feed,
+        FeedRequest(step: 1, samples: [MicroBatchSample(tokens: 4, turns: [2, 2])]))
+    },
+    WrongCall("a turn of no token", .invalidArgument) { mesh, _ in
+      _ = try await mesh.call(
+        1, Methods.Trainer.feed,
+        FeedRequest(step: 1, samples: [MicroBatchSample(tokens: 4, turns: [2, 0])]))
+    },
     WrongCall("fewer labels than tokens", .invalidArgument) { mesh, _ in
       _ = try await mesh.call(
         3, Methods.Trainer.feed,

@@ -31,7 +31,8 @@ struct TrainingModel: Sendable {
       configuration, seed: 5, scalarType: .bfloat16, to: folder, tokenizerFolder: nil)
   }
 
-  /// One for each number of tiles, of two samples of different lengths, the first with pictures.
+  /// One for each number of tiles, of two samples of different lengths, the first with pictures;
+  /// that of every second with turns that are hidden from each other.
   func microBatches(_ tiles: [Int]) -> [(MicroBatch, pixels: Tensor?)] {
     tiles.enumerated().map { index, tiles in
       var random = SeededRandom(UInt64(index) + 1)
@@ -51,7 +52,9 @@ struct TrainingModel: Sendable {
       return (
         MicroBatch(
           samples: [
-            .init(key: UInt64(2 * index), tokens: lengths[0], tiles: tiles),
+            .init(
+              key: UInt64(2 * index), tokens: lengths[0], tiles: tiles,
+              turns: index.isMultiple(of: 2) ? [] : [2, 3]),
             .init(key: UInt64(2 * index + 1), tokens: 3, tiles: 0),
           ], ids: ids, labels: labels, lossScale: 0.125), pixels
       )
@@ -255,7 +258,8 @@ final class TrainingMesh: Sendable {
         let request = FeedRequest(
           step: step, microBatch: index,
           samples: microBatch.samples.map {
-            MicroBatchSample(key: $0.key, tokens: $0.tokens, tiles: $0.tiles)
+            MicroBatchSample(
+              key: $0.key, tokens: $0.tokens, tiles: $0.tiles, turns: $0.turns)
           }, tokens: microBatch.ids, labels: microBatch.labels, lossScale: microBatch.lossScale,
           attempt: attempt)
         let isFirst = stage == 0 && pixels != nil

@@ -71,7 +71,7 @@ import Testing
     PrepareTrainingReply(
       parameters: [ParameterDescription(name: "a"), ParameterDescription(name: "b", shape: [2])],
       trainingBytes: 1 << 40, updates: 7),
-    MicroBatchSample(key: .max, tokens: 2048, tiles: 12),
+    MicroBatchSample(key: .max, tokens: 2048, tiles: 12, turns: [1, 1024, 1 << 31]),
     FeedRequest(
       step: 9, microBatch: 3, samples: [MicroBatchSample(key: 1), MicroBatchSample(tokens: 2)],
       tokens: [1, 64000, .max], labels: [-100, 0, .min, .max], lossScale: 1e-3,

@@ -125,6 +125,13 @@ import Testing
     #expect(
       both == model.languageLayer(sequences: [5]) + model.languageLayer(sequences: [7]))
     #expect(model.languageLayer(sequences: [12]).forward > both.forward)
+    // Turns of 4 and 2 behind a prefix of 5: what the shorter misses of the whole, twice.
+    let turns = [MicroBatch.Sample(key: 0, tokens: 11, tiles: 0, turns: [4, 2])]
+    let missed: Int = 4 * 7168 * 4 * 2
+    #expect(
+      model.languageLayer(sequences: [11]).forward - model.languageLayer(turns).forward
+        == Double(missed))
+    #expect(model.languageLayers(turns)[59].forward > model.languageLayers(turns)[0].forward)
     let layers = model.languageLayers(sequences: [5, 7])
     #expect(layers.count == 60)
     let head: Double = 2 * 12 * 7168 * 64_007

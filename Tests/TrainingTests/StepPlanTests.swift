@@ -67,6 +67,31 @@ import Testing
     #expect(plan.labelledTokens == 2)
   }
 
+  @Test("the last token of a turn, and the last before the first, predict nothing")
+  func turns() throws {
+    let sample = StepPlan.Sample(
+      key: 5, ids: [1, 2, 3, 4, 5, 6, 7], labels: [-100, -100, 3, 4, 5, 6, 7], tiles: 1,
+      turns: [2, 3])
+    let plan = try StepPlan([[a, sample]], weighting: .tokens)
+    #expect(
+      plan.microBatches[0].labels == [-100, 3, 4, -100] + [-100, -100, 4, -100, 6, 7, -100])
+    #expect(plan.microBatches[0].samples.map(\.turns) == [[], [2, 3]])
+    #expect(plan.labelledTokens == 5)
+    let padded = try StepPlan([[sample]], weighting: .tokens, paddedTo: 9)
+    #expect(padded.microBatches[0].samples[0].turns == [2, 5])
+    #expect(padded.microBatches[0].labels == [-100, -100, 4, -100, 6, 7, -100, -100, -100])
+  }
+
+  @Test(
+    "a turn has a token, and something comes before the first",
+    arguments: [
+      ([], true), ([1], true), ([3], true), ([1, 2], true), ([4], false), ([2, 2], false),
+      ([0], false), ([-1], false), ([.max, 1], false),
+    ])
+  func fits(turns: [Int], fits: Bool) {
+    #expect(MicroBatch.Sample(key: 0, tokens: 4, tiles: 0, turns: turns).fitsTurns == fits)
+  }
+
   @Test("a sample longer than what it is padded to is refused")
   func tooLong() {
     #expect(throws: TrainingError.sampleTooLong(key: 11, tokens: 4, limit: 3)) {

@@ -258,10 +258,17 @@ struct  Chiasm__V1__MicroBatchSample
   uint32_t tokens;
   protobuf_c_boolean has_tiles;
   uint32_t tiles;
+  /*
+   * Tokens of each of the turns that are hidden from each other, the sample's last ones: a turn
+   * attends to what comes before the first, and to itself; its positions go on from there. None:
+   * one whole.
+   */
+  size_t n_turn;
+  uint32_t *turn;
 };
 #define CHIASM__V1__MICRO_BATCH_SAMPLE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&chiasm__v1__micro_batch_sample__descriptor) \
-    , 0, 0, 0, 0, 0, 0 }
+    , 0, 0, 0, 0, 0, 0, 0,NULL }
 
 
 /*

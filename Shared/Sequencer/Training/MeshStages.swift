@@ -144,7 +144,8 @@ final class MeshStages: TrainingStages {
       var request = FeedRequest(
         step: work.step, microBatch: number, attempt: work.attempt)
       request.samples = microBatch.samples.map {
-        MicroBatchSample(key: $0.key, tokens: $0.tokens, tiles: $0.tiles)
+        MicroBatchSample(
+          key: $0.key, tokens: $0.tokens, tiles: $0.tiles, turns: $0.turns)
       }
       if isLastVision {
         request.patchTargets = microBatch.patchTargets.map { PatchTargetsMessage($0) }

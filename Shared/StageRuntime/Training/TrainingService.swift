@@ -226,7 +226,9 @@ final class TrainingService: Sendable {
   ) async throws -> TrainingStep.Fed {
     let shape = shape.withLock { $0 }
     var microBatch = MicroBatch(
-      samples: request.samples.map { .init(key: $0.key, tokens: $0.tokens, tiles: $0.tiles) },
+      samples: request.samples.map {
+        .init(key: $0.key, tokens: $0.tokens, tiles: $0.tiles, turns: $0.turns)
+      },
       ids: shape.takesTokens ? request.tokens : [],
       labels: shape.takesLabels ? request.labels : [], lossScale: request.lossScale)
     if shape.takesPatchTargets {

@@ -50,6 +50,11 @@ struct TrainingShape: Sendable {
       throw refuse(
         "a micro-batch of \(microBatch.rows) tokens, expected 1 to \(TrainingLimits.rows)")
     }
+    for sample in microBatch.samples where !sample.fitsTurns {
+      throw refuse(
+        "sample \(sample.key) of \(sample.tokens) tokens has turns of \(sample.turns.prefix(16)); "
+          + "a turn has a token at least, and something comes before the first")
+    }
     guard microBatch.tiles <= TrainingLimits.tiles else {
       throw refuse(
         "a micro-batch of \(microBatch.tiles) tiles, at most \(TrainingLimits.tiles) are taken")
