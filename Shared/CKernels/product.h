@@ -9,10 +9,12 @@ enum {
   PRODUCT_PANELS = CK_PRODUCT_PANELS,
   /// Rows that leave registers for two panels, and two k of their weights.
   PAIR_ROWS = PRODUCT_PANELS == 2 ? PRODUCT_ROWS : PRODUCT_ROWS > 2 ? 2 : 1,
+  /// Panels that one row takes at once: enough chains of sums to hide how long each step takes.
+  ROW_PANELS = CK_WIDTH == 16 ? 4 : 2,
   /// Sums of a tile.
   TILE_SUMS = PRODUCT_ROWS * PRODUCT_PANELS * 16,
   DEPTH_BLOCK = CK_DEPTH_BLOCK,
-  /// Bytes between weights in use and those asked for.
+  /// Bytes between weights that are widened and those asked for.
   STREAM_AHEAD = 2048,
   /// Floats of a panel's block.
   PANEL_BLOCK = DEPTH_BLOCK * 16,
@@ -20,45 +22,41 @@ enum {
 
 // ---- The register tile ------------------------------------------------------------------------
 
-/// A panel's weights for two consecutive k; in the order of widen_lines if bfloat16.
+/// Two halves in a word, the first one below.
+CK_INLINE part widen_first(part_bits words) { return (part)(words << 16); }
+CK_INLINE part widen_second(part_bits words) { return (part)(words & 0xffff0000); }
+
+/// A panel's weights for two consecutive k, or for the first of them alone.
 CK_INLINE void load_lines(
-    const char *p, bool bfloat16, const widening *way, part first[PARTS], part second[PARTS]) {
-  if (bfloat16) return widen_lines(p, way, first, second);
+    const char *p, bool bfloat16, size_t count, part first[PARTS], part second[PARTS]) {
 #pragma unroll
   for (size_t i = 0; i < PARTS; i++) {
-    first[i] = load_part((const float *)p + i * CK_WIDTH);
-    second[i] = load_part((const float *)p + 16 + i * CK_WIDTH);
+    const float *line = (const float *)p + i * CK_WIDTH;
+    first[i] = load_part(line);
+    if (bfloat16) {
+      const part_bits words = (part_bits)first[i];
+      first[i] = widen_first(words);
+      second[i] = widen_second(words);
+    } else if (count > 1) {
+      second[i] = load_part(line + 16);
+    }
   }
-}
-
-/// The same for one k.
-CK_INLINE void load_line(
-    const char *p, bool bfloat16, const widening *way, part w[PARTS]) {
-  part other[PARTS];
-  char lines[64];
-  if (bfloat16) {
-    memcpy(lines, p, 32);
-    return widen_lines(lines, way, w, other);
-  }
-#pragma unroll
-  for (size_t i = 0; i < PARTS; i++) w[i] = load_part((const float *)p + i * CK_WIDTH);
 }
 
 /// sums [rows][panels][16] = or += the products of a block of the depth. x is [rows][DEPTH_BLOCK],
-/// weights [depth][16], the second panel `apart` bytes behind the first. Rows, panels, the type
-/// and `streaming` are constants after inlining. Streaming weights come from memory, and lines
-/// further on are asked for; else the next strip is.
+/// weights a panel's lines, the next panel's `apart` bytes behind. Rows, panels, the type and
+/// `streaming` are constants after inlining. Streaming weights come from memory, and those `ahead`,
+/// which lie alike, are asked for; else the next strip is.
 CK_INLINE void multiply(
-    const float *x, size_t rows, const char *weights, size_t apart, size_t panels, bool bfloat16,
-    size_t depth, bool first, bool streaming, float *sums) {
+    const float *x, size_t rows, const char *weights, const char *ahead, size_t apart,
+    size_t panels, bool bfloat16, size_t depth, bool first, bool streaming, float *sums) {
   const size_t line = bfloat16 ? 32 : 64;
-  const widening way = make_widening();
   const float *next = x + rows * DEPTH_BLOCK;
   if (!first && !streaming) {
 #pragma unroll
     for (size_t i = 0; i < rows * panels; i++) __builtin_prefetch(sums + i * 16, 1, 3);
   }
-  part tile[PRODUCT_ROWS][2][PARTS];
+  part tile[PRODUCT_ROWS][ROW_PANELS][PARTS];
 #pragma unroll
   for (size_t r = 0; r < rows; r++)
 #pragma unroll
@@ -80,7 +78,8 @@ CK_INLINE void multiply(
       for (size_t n = 0; n < panels; n++)
 #pragma unroll
         for (size_t i = 0; i < 4 * line; i += 64)
-          __builtin_prefetch(weights + n * apart + STREAM_AHEAD + i, 0, 3);
+          __builtin_prefetch(ahead + n * apart + i, 0, 2);
+      ahead += 4 * line;
     } else {
       // The next strip: its rows are too short for a processor to see where they go on.
 #pragma unroll
@@ -89,23 +88,29 @@ CK_INLINE void multiply(
     }
 #pragma unroll
     for (size_t k = 0; k < 4; k += 2) {
-      part w[2][2][PARTS];
+      part w[2][ROW_PANELS][PARTS];
 #pragma unroll
       for (size_t n = 0; n < panels; n++)
-        load_lines(weights + n * apart + k * line, bfloat16, &way, w[0][n], w[1][n]);
+        load_lines(weights + n * apart + k * line, bfloat16, 2, w[0][n], w[1][n]);
       CK_STEP(k, w[0])
       CK_STEP(k + 1, w[1])
     }
     weights += 4 * line;
     x += 4;
   }
-  for (; depth > 0; depth--) {
-    part w[2][PARTS];
+  while (depth > 0) {
+    const size_t count = depth > 1 ? 2 : 1;
+    part w[2][ROW_PANELS][PARTS];
 #pragma unroll
-    for (size_t n = 0; n < panels; n++) load_line(weights + n * apart, bfloat16, &way, w[n]);
-    CK_STEP(0, w)
-    weights += line;
-    x += 1;
+    for (size_t n = 0; n < panels; n++)
+      load_lines(weights + n * apart, bfloat16, count, w[0][n], w[1][n]);
+    CK_STEP(0, w[0])
+    if (count > 1) {
+      CK_STEP(1, w[1])
+    }
+    weights += count * line;
+    x += count;
+    depth -= count;
   }
 #undef CK_STEP
 
@@ -113,7 +118,6 @@ CK_INLINE void multiply(
   for (size_t r = 0; r < rows; r++)
 #pragma unroll
     for (size_t n = 0; n < panels; n++) {
-      if (bfloat16) in_order(tile[r][n]);
 #pragma unroll
       for (size_t p = 0; p < PARTS; p++) {
         float *into = sums + (r * panels + n) * 16 + p * CK_WIDTH;
@@ -123,13 +127,14 @@ CK_INLINE void multiply(
 }
 
 typedef void tile_kernel(
-    const float *x, const char *weights, size_t apart, size_t depth, bool first, float *sums);
+    const float *x, const char *weights, const char *ahead, size_t apart, size_t depth, bool first,
+    float *sums);
 
 #define CK_TILE(name, rows, panels, bfloat16, streaming)                                       \
   static __attribute__((noinline)) void name##_##rows##_##panels(                              \
-      const float *x, const char *weights, size_t apart, size_t depth, bool first,             \
-      float *sums) {                                                                           \
-    multiply(x, rows, weights, apart, panels, bfloat16, depth, first, streaming, sums);        \
+      const float *x, const char *weights, const char *ahead, size_t apart, size_t depth,      \
+      bool first, float *sums) {                                                               \
+    multiply(x, rows, weights, ahead, apart, panels, bfloat16, depth, first, streaming, sums); \
   }
 #define CK_TILES(rows, panels)                  \
   CK_TILE(block, rows, panels, false, false)    \
@@ -141,6 +146,10 @@ typedef void tile_kernel(
 CK_TILES(1, 1)
 CK_TILES(2, 1)
 CK_TILES(1, 2)
+#if CK_WIDTH == 16
+CK_TILES(1, 3)
+CK_TILES(1, 4)
+#endif
 #if CK_PRODUCT_ROWS >= 6
 CK_TILES(3, 1)
 CK_TILES(4, 1)
@@ -196,22 +205,26 @@ static tile_kernel *const tile_kernels[2][PRODUCT_ROWS][3] = {
 #endif
     },
 };
+
+#if CK_WIDTH == 16
+/// One row by more panels than two.
+static tile_kernel *const row_kernels[2][3] = {CK_NAMES(1, 3), CK_NAMES(1, 4)};
+#endif
 #undef CK_TILE
 #undef CK_TILES
 #undef CK_NAMES
 
-// ---- Transposing ------------------------------------------------------------------------------
+static tile_kernel *tile_kernel_of(size_t rows, size_t panels, int kind) {
+#if CK_WIDTH == 16
+  if (panels > 2) return row_kernels[panels - 3][kind];
+#endif
+  return tile_kernels[panels - 1][rows - 1][kind];
+}
 
-typedef uint16_t h8 __attribute__((ext_vector_type(8)));
+// ---- Transposing ------------------------------------------------------------------------------
 
 CK_INLINE v8 load8(const float *p) {
   v8 v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
-CK_INLINE h8 load8_halves(const uint16_t *p) {
-  h8 v;
   memcpy(&v, p, sizeof v);
   return v;
 }
@@ -239,97 +252,65 @@ CK_INLINE void transpose8(v8 m[8]) {
   }
 }
 
-CK_INLINE void transpose8_halves(h8 m[8]) {
-  h8 t[8], u[8];
-#pragma unroll
-  for (size_t i = 0; i < 8; i += 2) {
-    t[i] = __builtin_shufflevector(m[i], m[i + 1], 0, 8, 1, 9, 2, 10, 3, 11);
-    t[i + 1] = __builtin_shufflevector(m[i], m[i + 1], 4, 12, 5, 13, 6, 14, 7, 15);
-  }
-#pragma unroll
-  for (size_t i = 0; i < 8; i += 4) {
-#pragma unroll
-    for (size_t j = 0; j < 2; j++) {
-      u[i + 2 * j] = __builtin_shufflevector(t[i + j], t[i + 2 + j], 0, 1, 8, 9, 2, 3, 10, 11);
-      u[i + 2 * j + 1] =
-          __builtin_shufflevector(t[i + j], t[i + 2 + j], 4, 5, 12, 13, 6, 7, 14, 15);
-    }
-  }
-#pragma unroll
-  for (size_t i = 0; i < 4; i++) {
-    m[2 * i] = __builtin_shufflevector(u[i], u[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    m[2 * i + 1] = __builtin_shufflevector(u[i], u[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
-  }
-}
+CK_INLINE void store8(float *p, v8 v) { memcpy(p, &v, sizeof v); }
 
-/// into [depth][16]: `outputs` rows of x, column by column, zeros behind the last.
-static void panel_of_floats(
-    const float *x, size_t stride, size_t outputs, size_t depth, float *into) {
+/// into [count][16]: words of `outputs` rows, rows `stride` bytes apart, column by column, zeros
+/// behind the last row. `widening`: words are pairs of halves, and become two floats [2·count][16].
+CK_INLINE void panel_of_words(
+    const char *x, size_t stride, size_t outputs, size_t count, bool widening, float *into) {
+  typedef uint32_t w8 __attribute__((ext_vector_type(8)));
+  const size_t line = widening ? 32 : 16;
   size_t k = 0;
-  for (; k + 8 <= depth; k += 8) {
+  for (; k + 8 <= count; k += 8) {
     for (size_t half = 0; half < 16; half += 8) {
+      const char *from = x + half * stride + k * 4;
       v8 m[8];
       if (__builtin_expect(outputs >= half + 8, 1)) {
 #pragma unroll
-        for (size_t j = 0; j < 8; j++) m[j] = load8(x + (half + j) * stride + k);
+        for (size_t j = 0; j < 8; j++) m[j] = load8((const float *)(from + j * stride));
       } else {
         for (size_t j = 0; j < 8; j++)
-          m[j] = half + j < outputs ? load8(x + (half + j) * stride + k) : (v8)0.0f;
+          m[j] = half + j < outputs ? load8((const float *)(from + j * stride)) : (v8)0.0f;
       }
       transpose8(m);
 #pragma unroll
-      for (size_t i = 0; i < 8; i++) memcpy(into + (k + i) * 16 + half, &m[i], sizeof m[i]);
+      for (size_t i = 0; i < 8; i++) {
+        float *place = into + (k + i) * line + half;
+        store8(place, widening ? (v8)((w8)m[i] << 16) : m[i]);
+        if (widening) store8(place + 16, (v8)((w8)m[i] & 0xffff0000));
+      }
     }
   }
-  for (; k < depth; k++)
-    for (size_t j = 0; j < 16; j++) into[k * 16 + j] = j < outputs ? x[j * stride + k] : 0;
+  for (; k < count; k++)
+    for (size_t j = 0; j < 16; j++) {
+      uint32_t word = 0;
+      if (j < outputs) memcpy(&word, x + j * stride + k * 4, sizeof word);
+      const uint32_t first = widening ? word << 16 : word, second = word & 0xffff0000;
+      memcpy(into + k * line + j, &first, sizeof first);
+      if (widening) memcpy(into + k * line + 16 + j, &second, sizeof second);
+    }
 }
 
-/// The same of bfloat16, written as they are or as floats.
+/// The same of halves: pairs as they are, or floats. A half without a partner makes a pair with
+/// zero, or a line of its own.
 CK_INLINE void panel_of_halves(
-    const uint16_t *x, size_t stride, size_t outputs, size_t depth, uint16_t *halves,
-    float *floats) {
-  size_t k = 0;
-  for (; k + 8 <= depth; k += 8) {
-    for (size_t half = 0; half < 16; half += 8) {
-      h8 m[8];
-      if (__builtin_expect(outputs >= half + 8, 1)) {
-#pragma unroll
-        for (size_t j = 0; j < 8; j++) m[j] = load8_halves(x + (half + j) * stride + k);
-      } else {
-        for (size_t j = 0; j < 8; j++)
-          m[j] = half + j < outputs ? load8_halves(x + (half + j) * stride + k) : (h8)(uint16_t)0;
-      }
-      transpose8_halves(m);
-#pragma unroll
-      for (size_t i = 0; i < 8; i++) {
-        const size_t place = (k + i) * 16 + half;
-        if (floats) {
-          typedef uint32_t u8x32 __attribute__((ext_vector_type(8)));
-          v8 wide = (v8)(__builtin_convertvector(m[i], u8x32) << 16);
-          memcpy(floats + place, &wide, sizeof wide);
-        } else {
-          memcpy(halves + place, &m[i], sizeof m[i]);
-        }
-      }
-    }
+    const uint16_t *x, size_t stride, size_t outputs, size_t depth, bool widening, float *into) {
+  panel_of_words((const char *)x, stride * 2, outputs, depth / 2, widening, into);
+  if (depth % 2 == 0) return;
+  into += depth / 2 * (widening ? 32 : 16);
+  for (size_t j = 0; j < 16; j++) {
+    const uint32_t half = j < outputs ? x[j * stride + depth - 1] : 0;
+    const uint32_t word = widening ? half << 16 : half;
+    memcpy(into + j, &word, sizeof word);
   }
-  for (; k < depth; k++)
-    for (size_t j = 0; j < 16; j++) {
-      const uint16_t value = j < outputs ? x[j * stride + k] : 0;
-      if (floats)
-        floats[k * 16 + j] = widen_half(value);
-      else
-        halves[k * 16 + j] = value;
-    }
 }
 
 static void pack_panel(
     const void *weight, bool bfloat16, size_t depth, size_t outputs, void *panel) {
   if (bfloat16)
-    panel_of_halves(weight, depth, outputs, depth, panel, NULL);
+    panel_of_halves(weight, depth, outputs, depth, false, panel);
   else
-    panel_of_floats(weight, depth, outputs, depth, panel);
+    panel_of_words(weight, depth * 4, outputs, depth, false, panel);
 }
 
 /// into [depth][16]: sixteen columns of x from `depth` rows, zeros behind the last.
@@ -457,9 +438,9 @@ CK_INLINE void expand_panel(
     case CK_ROWS:
       weight += (output * product->stride + first) * width;
       if (product->bfloat16)
-        panel_of_halves((const uint16_t *)weight, product->stride, outputs, depth, NULL, into);
+        panel_of_halves((const uint16_t *)weight, product->stride, outputs, depth, true, into);
       else
-        panel_of_floats((const float *)weight, product->stride, outputs, depth, into);
+        panel_of_words(weight, product->stride * 4, outputs, depth, false, into);
       break;
     case CK_COLUMNS:
       weight += (first * product->stride + output) * width;
@@ -468,8 +449,14 @@ CK_INLINE void expand_panel(
     case CK_PANELS:
       weight += panel * product->stride + first * 32;
       for (size_t k = 0; k < depth; k += 2) {
+        part first[PARTS], second[PARTS];
         __builtin_prefetch(weight + k * 32 + STREAM_AHEAD);
-        widen((const uint16_t *)weight + k * 16, depth - k < 2 ? 16 : 32, into + k * 16);
+        load_lines(weight + k * 32, true, 2, first, second);
+#pragma unroll
+        for (size_t i = 0; i < PARTS; i++) {
+          store_part(into + k * 16 + i * CK_WIDTH, first[i]);
+          if (k + 1 < depth) store_part(into + k * 16 + 16 + i * CK_WIDTH, second[i]);
+        }
       }
       break;
   }
@@ -490,11 +477,13 @@ static void product(
   const size_t height = strip_rows(input_rows);
   const size_t strip_count = (rows + height - 1) / height;
   const size_t blocks = depth > 0 ? (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK : 1;
-  const size_t step = height <= PAIR_ROWS ? 2 : PRODUCT_PANELS;
-  const size_t groups = (panels + step - 1) / step;
   const bool streaming = strip_count <= STREAM_STRIPS;
   const bool in_place =
       product->layout == CK_PANELS && (!product->bfloat16 || strip_count <= 2);
+  const size_t step = in_place && rows == 1 ? ROW_PANELS
+                      : height <= PAIR_ROWS ? 2
+                                            : PRODUCT_PANELS;
+  const size_t groups = (panels + step - 1) / step;
   float *expanded = scratch, *sums = scratch + 2 * PANEL_BLOCK;
 
   for (size_t pass = 0; pass < blocks * groups; pass++) {
@@ -505,12 +494,14 @@ static void product(
     const size_t panel = first_panel + group * step;
     const size_t width = panels - group * step < step ? panels - group * step : step;
 
-    const char *weights = (const char *)expanded;
+    const char *weights = (const char *)expanded, *ahead = weights;
     size_t apart = PANEL_BLOCK * sizeof(float);
     if (in_place) {
-      weights = (const char *)product->weight + panel * product->stride +
-                first * (product->bfloat16 ? 32 : 64);
+      const size_t line = product->bfloat16 ? 32 : 64;
+      weights = (const char *)product->weight + panel * product->stride + first * line;
       apart = product->stride;
+      // The next block, which is the next panels' first behind the last one.
+      ahead = weights + taken * line + (block + 1 == blocks ? (width - 1) * apart : 0);
     } else {
       for (size_t n = 0; n < width; n++)
         expand_panel(product, panel + n, first, taken, expanded + n * PANEL_BLOCK);
@@ -524,9 +515,9 @@ static void product(
                        : product->bfloat16 ? WEIGHTS_HALVES
                        : strip == 0        ? WEIGHTS_FLOATS
                                            : WEIGHTS_IN_CACHE;
-      tile_kernels[width - 1][count - 1][kind](
-          packed + first * input_rows + (first_row + top) * DEPTH_BLOCK, weights, apart, taken,
-          block == 0, tile);
+      tile_kernel_of(count, width, kind)(
+          packed + first * input_rows + (first_row + top) * DEPTH_BLOCK, weights, ahead, apart,
+          taken, block == 0, tile);
       if (block + 1 == blocks)
         finish_tile(product, tile, first_row + top, count, panel, width);
     }

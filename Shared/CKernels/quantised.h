@@ -14,7 +14,8 @@ enum {
   Q8_BYTES = 512,
   Q4_BYTES = 256,
   // As far as weights are asked for before they are used.
-  FETCH_BYTES = 16384,
+  Q8_FETCH_BYTES = 4096,
+  Q4_FETCH_BYTES = 6144,
 };
 
 CK_INLINE size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
@@ -91,7 +92,7 @@ CK_INLINE void quantised_tile(
   const uint8_t *values = place->panel;
   const uint8_t *scales = values + blocks * bytes, *zeros = scales + blocks * BLOCK;
   const size_t skip = (size_t)(place->next - place->panel);
-  const size_t distance = smaller(FETCH_BYTES / bytes, blocks);
+  const size_t distance = smaller((four ? Q4_FETCH_BYTES : Q8_FETCH_BYTES) / bytes, blocks);
   const uint8_t *ahead = values + distance * bytes;
 
   lane_floats results[CK_QUANTISED_ROWS][LANE_PARTS];

@@ -62,9 +62,10 @@ enum Embedding {
       let from = base.assumingMemoryBound(to: Float.self) + lane
       for k in 0..<table.depth { into[k] = from[k &* PackedMatrix.panelOutputs] }
     case .bfloat16:
-      let from = base.assumingMemoryBound(to: UInt16.self) + lane
+      let from = base.assumingMemoryBound(to: UInt16.self) + 2 * lane
       for k in 0..<table.depth {
-        into[k] = Float(bitPattern: UInt32(from[k &* PackedMatrix.panelOutputs]) << 16)
+        let pair = from + 2 * (k / 2 &* PackedMatrix.panelOutputs)
+        into[k] = Float(bitPattern: UInt32(pair[k % 2]) << 16)
       }
     case .q8, .q4:
       Quantiser.widen(row, of: table, into: into)

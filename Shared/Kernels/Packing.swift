@@ -1,12 +1,6 @@
 import CKernels
 import Tensors
 
-#if canImport(Glibc)
-  import Glibc
-#elseif canImport(Musl)
-  import Musl
-#endif
-
 /// Weights [N, K] in panels of sixteen outputs.
 enum Packing {
   /// - Throws: ``TensorError`` for a weight that is not float32 or bfloat16 [N, K].
@@ -28,11 +22,9 @@ enum Packing {
       uninitialized: .uint8, [PackedMatrix.panelCount(outputs), panelBytes])
     let (from, into) = (weight.baseAddress, panels.baseAddress)
     device.parallel(tiles: panels.shape[0], cost: width * depth) { panel, _ in
-      let base = into + panel * panelBytes
       device.kernels.pack_panel(
         from + panel * width * rowBytes, format == .bfloat16, depth,
-        min(width, outputs - panel * width), base)
-      memset(base + width * rowBytes, 0, panelBytes - width * rowBytes)
+        min(width, outputs - panel * width), into + panel * panelBytes)
     }
     withExtendedLifetime(weight) {}
     return try PackedMatrix(format, outputs: outputs, depth: depth, panels: panels)

@@ -6,7 +6,8 @@
 ///
 /// | format | bytes of a panel |
 /// |---|---|
-/// | float32, bfloat16 | elements [K][16] |
+/// | float32 | elements [K][16] |
+/// | bfloat16 | pairs [K/2][16][2], of k and k + 1: a word's halves widen by a shift and a mask. An odd K's last has zero beside it |
 /// | q8 | values [K/32][8][16][4]: byte (b, g, j, i) is 128 + the weight at k = 32b + 4g + i; scales [K/32][16] float16. w = scale · (byte − 128) |
 /// | q4 | values [K/32][4][16][4]: byte (b, g, j, i) has the number at k = 32b + 4g + i in its low half and at k + 16 in its high half; scales [K/32][16] of 16 bits: the upper twelve of a float16, and in the lower four those of the zero; zeros [K/32][8]: byte j has the upper four bits of output j's zero in its low half and of output j + 8's in its high half. w = scale/16 · (16 · number − zero), zeros 0…255 |
 ///

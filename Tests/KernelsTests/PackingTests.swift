@@ -22,7 +22,10 @@ import Testing
       var expected = [UInt8](repeating: 0, count: packed.byteCount)
       for output in 0..<outputs {
         for k in 0..<depth {
-          let place = output / 16 * packed.panelBytes + (k * 16 + output % 16) * size
+          // Of halves two for consecutive k are a pair.
+          let pair = 4 / size
+          let element = (k / pair * 16 + output % 16) * pair + k % pair
+          let place = output / 16 * packed.panelBytes + element * size
           let from = (output * depth + k) * size
           for byte in 0..<size { expected[place + byte] = bytes[from + byte] }
         }

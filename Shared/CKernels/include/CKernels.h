@@ -80,7 +80,8 @@ typedef enum {
   CK_ROWS,
   /// [depth][stride], n in a row.
   CK_COLUMNS,
-  /// [⌈outputs / 16⌉] panels of `stride` bytes, each [depth][16].
+  /// [⌈outputs / 16⌉] panels of `stride` bytes, each [depth][16]; [⌈depth / 2⌉][16][2] if
+  /// bfloat16.
   CK_PANELS,
 } ck_layout;
 
@@ -136,7 +137,8 @@ typedef struct {
       const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
       size_t count, float *_Nonnull packed);
 
-  /// panel [depth][16]: `outputs` (16 at most) rows of weight [outputs, depth], zeros behind.
+  /// A panel, as CK_PANELS has it: `outputs` (16 at most) rows of weight [outputs, depth], zeros
+  /// behind.
   void (*_Nonnull pack_panel)(
       const void *_Nonnull weight, bool bfloat16, size_t depth, size_t outputs,
       void *_Nonnull panel);
