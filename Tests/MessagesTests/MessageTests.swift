@@ -76,7 +76,8 @@ import Testing
       step: 9, microBatch: 3, samples: [MicroBatchSample(key: 1), MicroBatchSample(tokens: 2)],
       tokens: [1, 64000, .max], labels: [-100, 0, .min, .max], lossScale: 1e-3,
       attempt: 2),
-    FeedReply(), action,
+    FeedReply(), action, ObjectiveMessages.prepare, ObjectiveMessages.feed,
+    ObjectiveMessages.reply,
     TrainingStepRequest(
       step: 9, actions: [action, TrainingAction()], microBatches: 64, forwardOnly: true,
       attempt: 2),

@@ -22,6 +22,12 @@ struct RunObjectives: Sendable {
   /// Image tokens of a tile, and where each cell of it lies among them.
   let places: [Int]
 
+  init(_ configuration: TrainingConfiguration, groups: [Group], places: [Int]) {
+    self.configuration = configuration
+    self.groups = groups
+    self.places = places
+  }
+
   /// - Throws: `TextError` of a word.
   init(
     _ configuration: TrainingConfiguration, _ classes: PictureClasses?,

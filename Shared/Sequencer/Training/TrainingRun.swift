@@ -217,7 +217,10 @@ public actor TrainingRun {
     _ batch: StepBatch, _ outcome: StepOutcome, _ number: Int, _ loss: Double, _ norm: Double,
     _ log: inout TrainingLog
   ) async throws {
-    let culprits = outcome.losses.indices.filter { !outcome.losses[$0].sum.isFinite }
+    let parts = Set(outcome.objectives.filter { !$0.sum.isFinite }.map(\.microBatch))
+    let culprits = outcome.losses.indices.filter {
+      !outcome.losses[$0].sum.isFinite || parts.contains($0)
+    }
     let what = culprits.isEmpty ? "the gradient's norm (\(norm))" : "the loss (\(loss))"
     let names = batch.names(
       of: culprits.isEmpty ? Array(batch.plan.microBatches.indices) : culprits)
