@@ -98,12 +98,24 @@ final class TrainScreen: Sendable {
     return parts
   }
 
+  /// Parts of the loss, where it is not the answers' alone.
+  private static func parts(_ log: TrainingLog) -> [String] {
+    var parts: [String] = []
+    if let loss = log.answerLoss { parts.append("answers \(Rate(loss, digits: 4))") }
+    if let loss = log.patchClassLoss {
+      let share = log.patchAccuracy.map { " (\(Percent($0)) right)" } ?? ""
+      parts.append("patches \(Rate(loss, digits: 4))\(share)")
+    }
+    if let loss = log.namingLoss { parts.append("naming \(Rate(loss, digits: 4))") }
+    return parts
+  }
+
   static func line(_ log: TrainingLog, _ steps: Int, _ remaining: Double?) -> String {
     ([
       "step \(log.step)/\(steps)", "loss \(Rate(log.loss, digits: 5))",
       "lr \(Scientific(log.learningRate))", "grad norm \(Rate(log.gradNorm))",
     ]
-      + measures(log, remaining)).joined(separator: "  ")
+      + parts(log) + measures(log, remaining)).joined(separator: "  ")
   }
 
   /// The state of the moment, no line wider than the terminal.
@@ -118,8 +130,9 @@ final class TrainScreen: Sendable {
       "\(bar) \(log.step)/\(steps)",
       "loss \(Rate(log.loss, digits: 5))  lr \(Scientific(log.learningRate))  "
         + "grad norm \(Rate(log.gradNorm))",
+      parts(log).joined(separator: "  "),
       measures(log, remaining).joined(separator: "  "),
-    ]
+    ].filter { !$0.isEmpty }
     if !log.memory.isEmpty {
       lines.append(
         "memory " + log.memory.map { "\($0.process) \(Bytes($0.bytes))" }.joined(separator: "  "))
