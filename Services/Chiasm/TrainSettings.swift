@@ -168,6 +168,12 @@ struct TrainSettings: ParsableArguments {
   @Flag(help: "Train without the samples that are flawed, and say which.")
   var skipBad = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Hide the turns of a conversation from each other behind its pictures: true, false, or the "
+        + "share of samples in which to.", valueName: "which"))
+  var separateTurns: String?
+
   @Option(help: ArgumentHelp("Template, instead of the model's.", valueName: "name"))
   var convStyle: String?
 
@@ -225,7 +231,8 @@ struct TrainSettings: ParsableArguments {
       ("use_backbone_lora", useBackboneLora), ("use_llm_lora", useLlmLora),
       ("lora_alpha", loraAlpha), ("lora_dropout", loraDropout),
       ("drop_path_rate", dropPathRate), ("grad_checkpoint", gradCheckpoint), ("seed", seed),
-      ("template", convStyle), ("dataloader_num_workers", dataloaderNumWorkers),
+      ("separate_turns", separateTurns), ("template", convStyle),
+      ("dataloader_num_workers", dataloaderNumWorkers),
       ("schedule", schedule), ("virtual_stages", virtualStages), ("save_steps", saveSteps),
       ("save_total_limit", saveTotalLimit), ("save_type", saveType),
       ("on_not_finite", onNotFinite), ("on_disk_full", onDiskFull), ("trace", trace),

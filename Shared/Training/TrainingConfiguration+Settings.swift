@@ -96,6 +96,14 @@ struct Setting {
     return setting
   }
 
+  /// All samples, none, or a share of them.
+  private static var separateTurns: Setting {
+    Setting(
+      "separate_turns", \.separateTurns, [], expected: "true, false, or a share from 0 to 1",
+      from: { value in value.asBoolean.map { $0 ? 1 : 0 } ?? value.asNumber },
+      to: { $0 == 0 || $0 == 1 ? .boolean($0 == 1) : .number($0) })
+  }
+
   private static var seed: Setting {
     Setting(
       "seed", \.seed, [], expected: "a whole number from 0 on",
@@ -156,6 +164,7 @@ struct Setting {
       boolean("pack", \.pack, "use_packed_ds"),
       boolean("pad_to_max", \.padToMax),
       boolean("skip_bad", \.skipBad),
+      separateTurns,
       optionalText("template", \.template, "conv_style"),
       integer("dataloader_num_workers", \.dataloaderWorkers, "dataloader_workers"),
       choice("schedule", \.schedule),

@@ -69,6 +69,9 @@ extension TrainingConfiguration {
       problems.append(
         .outOfRange(setting: "warmup_steps", found: "\(warmupSteps)", allowed: "0 or more"))
     }
+    check(
+      "separate_turns", separateTurns, { $0 >= 0 && $0 <= 1 }, "true, false, or a share from 0 to 1"
+    )
     check("weight_decay", weightDecay, { $0 >= 0 }, "0 or more")
     check("adam_beta1", beta1, { $0 >= 0 && $0 < 1 }, "a number from 0 to below 1")
     check("adam_beta2", beta2, { $0 >= 0 && $0 < 1 }, "a number from 0 to below 1")

@@ -66,6 +66,8 @@ public struct TrainingConfiguration: Sendable, Equatable {
   public var pack = false
   public var padToMax = false
   public var skipBad = false
+  /// Share of the samples whose turns are hidden from each other behind their pictures.
+  public var separateTurns = 0.0
   public var template: String?
   public var dataloaderWorkers = 2
 

@@ -48,6 +48,10 @@ public struct DataCheck: Sendable {
     let place = source.place(ofLine: line)
     return try source.placing(place) {
       let opened = try source.open(place)
+      if source.separation.share > 0 {
+        let turns = try SampleEncoder.turns(source.record(place))
+        _ = try source.encoder.encodeSeparately(turns, tiles: opened.tiles)
+      }
       if depth == .pictures {
         for file in opened.files { _ = try source.pictures.decode(file) }
       }

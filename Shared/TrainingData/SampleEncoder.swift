@@ -19,6 +19,8 @@ public struct SampleEncoder: Sendable {
     public var labels: [Int32]
     /// Tokens before the limit cut some.
     public var uncutCount: Int
+    /// Tokens of each of the turns at the end that are hidden from each other; empty: one whole.
+    public var turns: [Int] = []
 
     public var learnt: Int { labels.count { $0 != SampleEncoder.ignored } }
   }
@@ -30,7 +32,7 @@ public struct SampleEncoder: Sendable {
   public let imageTokenCount: Int
   /// Tokens of a sample at most: what was asked for, or all positions the model has.
   public let maxSequenceLength: Int
-  private let contextID: Int32
+  let contextID: Int32
   /// What closes an answer.
   private let endToken: String
   private let endID: Int32
@@ -99,20 +101,17 @@ public struct SampleEncoder: Sendable {
         turns, rows: tiles.map { $0 * imageTokenCount })
       let ids = try encode(
         template.render(systemMessage: systemMessage, turns: expanded, opensAssistantTurn: false))
-      let learnt =
-        template == .internvlZh
-        ? try learntByPrefixes(expanded, ids) : try learntByGroups(expanded, ids)
-      return try cut(ids, learnt, tiles)
+      return try cut(ids, learnt(expanded, ids), tiles)
     } catch let error as TextError {
       throw SampleEncoder.flaw(error)
     }
   }
 
-  private func encode(_ text: String) throws -> [Int32] {
+  func encode(_ text: String) throws -> [Int32] {
     try tokenizer.encode(text).map { Int32($0) }
   }
 
-  private static func flaw(_ error: TextError) -> UnplacedFlaw {
+  static func flaw(_ error: TextError) -> UnplacedFlaw {
     switch error {
     case .reservedToken: UnplacedFlaw(.reservedToken, "\(error)")
     case .imageCountMismatch: UnplacedFlaw(.imageCountMismatch, "\(error)")
@@ -183,6 +182,11 @@ public struct SampleEncoder: Sendable {
 
   // MARK: Labels
 
+  /// The tokens of the answers, one range each.
+  func learnt(_ turns: [ChatTurn], _ ids: [Int32]) throws -> [Range<Int>] {
+    template == .internvlZh ? try learntByPrefixes(turns, ids) : try learntByGroups(turns, ids)
+  }
+
   /// Hermes-2: each question and answer are encoded by themselves, and their counts say where in
   /// the whole they lie.
   private func learntByGroups(_ turns: [ChatTurn], _ ids: [Int32]) throws -> [Range<Int>] {
@@ -243,7 +247,7 @@ public struct SampleEncoder: Sendable {
     return learnt
   }
 
-  private func mismatch(answer: Int) -> UnplacedFlaw {
+  func mismatch(answer: Int) -> UnplacedFlaw {
     UnplacedFlaw(
       .tokenization,
       "up to answer \(answer) the parts of the text give other tokens than the whole; "
@@ -252,7 +256,7 @@ public struct SampleEncoder: Sendable {
 
   // MARK: The limit
 
-  private func cut(_ ids: [Int32], _ learnt: [Range<Int>], _ tiles: [Int]) throws -> Encoded {
+  func cut(_ ids: [Int32], _ learnt: [Range<Int>], _ tiles: [Int]) throws -> Encoded {
     let rows = tiles.reduce(0, +) * imageTokenCount
     guard imageTokens(ids) == rows else {
       throw UnplacedFlaw(

@@ -8,6 +8,8 @@ public struct DataOptions: Sendable, Equatable {
   /// Instead of the template that the model's config.json names.
   public var template: String?
   public var pictureLimits: PictureLimits
+  /// Which samples' turns are hidden from each other.
+  public var separation = TurnSeparation()
   /// What pictures may show; nil: what samples say of it is not read.
   public var classes: PictureClasses?
 
@@ -47,6 +49,7 @@ public final class SampleSource: Sendable {
   public let pictures: PictureProcessor
   public let datasets: [Dataset]
   let classes: ClassReader?
+  let separation: TurnSeparation
   /// Kept lines of all data sets: samples without repetitions.
   public let lineCount: Int
   /// Samples with repetitions.
@@ -61,6 +64,7 @@ public final class SampleSource: Sendable {
       maxSequenceLength: options.maxSequenceLength)
     pictures = try PictureProcessor(
       modelFolder: modelFolder, configuration: configuration, limits: options.pictureLimits)
+    separation = options.separation
     classes = try options.classes.map { [configuration, pictures] in
       try ClassReader($0, configuration, pictures)
     }
@@ -181,18 +185,23 @@ public final class SampleSource: Sendable {
     var classes: SampleClasses?
   }
 
-  func open(_ place: Place) throws -> Opened {
+  /// - Parameter separating: whether turns are hidden from each other, where they can be.
+  func open(_ place: Place, separating: Bool = false) throws -> Opened {
     let record = try record(place)
     // What is wrong with the words is said before what is wrong with the pictures.
     let turns = try SampleEncoder.turns(record)
     let (files, tiles) = try openPictures(record, place)
-    let encoded = try encoder.encode(turns, tiles: tiles)
+    let apart = separating ? try encoder.encodeSeparately(turns, tiles: tiles) : nil
+    let encoded = try apart ?? encoder.encode(turns, tiles: tiles)
     return Opened(
       place: place, encoded: encoded, files: files, tiles: tiles,
       classes: try classes?.read(
         record.classes, files, tiles: tiles,
         maxTiles: datasets[place.dataset].meta.maxDynamicPatch))
   }
+
+  /// Whether a sample's turns are hidden from each other, where they can be.
+  func separates(_ index: Int) -> Bool { separation.separates(key: UInt64(index)) }
 
   /// Reads the files of a sample's pictures.
   func openPictures(
@@ -239,6 +248,7 @@ public final class SampleSource: Sendable {
       key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels,
       pixels: try decode(opened.files, tiles: opened.tiles, opened.place),
       source: source(opened.place))
+    sample.turns = opened.encoded.turns
     sample.classes = opened.classes
     return sample
   }
@@ -247,6 +257,7 @@ public final class SampleSource: Sendable {
     var sample = TrainingSample(
       key: UInt64(key), ids: opened.encoded.ids, labels: opened.encoded.labels,
       tiles: opened.tiles.reduce(0, +), source: source(opened.place))
+    sample.turns = opened.encoded.turns
     sample.classes = opened.classes
     return sample
   }
@@ -257,7 +268,9 @@ public final class SampleSource: Sendable {
   ///   line.
   public func load(_ index: Int) throws -> TrainingSample {
     let place = place(ofSample: index)
-    return try placing(place) { try finish(open(place), key: index) }
+    return try placing(place) {
+      try finish(open(place, separating: separates(index)), key: index)
+    }
   }
 
   /// Gives flaws their place.

@@ -70,7 +70,7 @@ extension SampleStream where Element == TrainingSample {
     self.init(indices, workers: workers, window: window) { index, reserve in
       let place = source.place(ofSample: index)
       return try source.placing(place) {
-        let opened = try source.open(place)
+        let opened = try source.open(place, separating: source.separates(index))
         try reserve(source.byteCount(opened.encoded) + source.byteCount(tiles: opened.tiles))
         return try source.finish(opened, key: index)
       }
@@ -84,7 +84,7 @@ extension SampleStream where Element == TrainingSample {
     self.init(indices, workers: workers, window: window) { index, reserve in
       let place = source.place(ofSample: index)
       return try source.placing(place) {
-        let opened = try source.open(place)
+        let opened = try source.open(place, separating: source.separates(index))
         try reserve(source.byteCount(opened.encoded))
         return source.outline(opened, key: index)
       }

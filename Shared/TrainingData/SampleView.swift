@@ -37,7 +37,7 @@ extension SampleSource {
     }
     let place = place(ofSample: index)
     return try placing(place) {
-      let opened = try open(place)
+      let opened = try open(place, separating: separates(index))
       let encoded = opened.encoded
       return SampleView(
         id: try record(place).id, source: source(place),

@@ -21,6 +21,8 @@ public struct TrainingSample: Sendable {
   public var ids: [Int32]
   /// For each token itself where it is learnt, else −100; not shifted.
   public var labels: [Int32]
+  /// Tokens of each of the turns at the end that are hidden from each other; empty: one whole.
+  public var turns: [Int] = []
   /// Tiles of all pictures together; 0: text only.
   public var tiles: Int
   /// Normalized pixels [tiles, 3, H, W] of all pictures in order; nil: text only, or not decoded.

@@ -99,6 +99,10 @@ import Testing
         error: .outOfRange(
           setting: "warmup_ratio", found: "3.0", allowed: "a share from 0 to 1")),
       Problem(
+        change: { $0.separateTurns = 1.5 },
+        error: .outOfRange(
+          setting: "separate_turns", found: "1.5", allowed: "true, false, or a share from 0 to 1")),
+      Problem(
         change: { $0.decayRatio = -0.1 },
         error: .outOfRange(
           setting: "decay_ratio", found: "-0.1", allowed: "a share from 0 to 1")),
@@ -233,6 +237,27 @@ import Testing
     #expect(try recompute(.text("selective")) == .selective)
   }
 
+  @Test("turns are separate in all samples, in none, or in a share of them")
+  func separateTurns() throws {
+    func share(_ value: SettingValue) throws -> Double {
+      try TrainingConfiguration([("separate_turns", value)]).separateTurns
+    }
+    #expect(try share(.boolean(true)) == 1 && share(.boolean(false)) == 0)
+    #expect(try share(.text("true")) == 1 && share(.text("0.8")) == 0.8)
+    #expect(try share(.number(0.8)) == 0.8 && share(.integer(1)) == 1)
+    for value in [SettingValue.text("some"), .null] {
+      let error = TrainingError.wrongType(
+        setting: "separate_turns", found: "\(value)",
+        expected: "true, false, or a share from 0 to 1")
+      #expect(throws: error) { try share(value) }
+    }
+    var configuration = TrainingConfiguration()
+    for share in [0, 0.8, 1] {
+      configuration.separateTurns = share
+      #expect(try TrainingConfiguration(json: Array(configuration.json.utf8)) == configuration)
+    }
+  }
+
   @Test("a recipe comes first, wherever it stands, and the rest changes it")
   func recipe() throws {
     let configuration = try TrainingConfiguration([
@@ -331,6 +356,7 @@ import Testing
     configuration.warmupSteps = 4
     configuration.learningRateSchedule = .warmupStableDecay
     configuration.decayRatio = 0.2
+    configuration.separateTurns = 0.8
     return configuration
   }
 

@@ -44,6 +44,8 @@ public actor DataSteps: StepSource {
   ) async throws -> (steps: DataSteps, report: DataReport) {
     var options = DataOptions(
       maxSequenceLength: configuration.maxSequenceLength, template: configuration.template)
+    options.separation = TurnSeparation(
+      share: configuration.separateTurns, seed: configuration.seed)
     if configuration.readsClasses {
       options.classes = try PictureClasses(
         path: configuration.classes ?? PictureClasses.path(beside: configuration.meta))

@@ -28,7 +28,8 @@ public struct StepBatch: Sendable {
     plan = try StepPlan(
       groups.map { group in
         group.map {
-          StepPlan.Sample(key: $0.key, ids: $0.ids, labels: $0.labels, tiles: $0.tiles)
+          StepPlan.Sample(
+            key: $0.key, ids: $0.ids, labels: $0.labels, tiles: $0.tiles, turns: $0.turns)
         }
       }, weighting: weighting, paddedTo: length)
     sources = groups.map { $0.map(\.source) }

@@ -141,6 +141,7 @@ extension TrainingConfiguration {
     copy.pack = pack
     copy.padToMax = padToMax
     copy.skipBad = skipBad
+    copy.separateTurns = separateTurns
     copy.template = template
     return copy
   }
