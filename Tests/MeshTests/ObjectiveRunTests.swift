@@ -187,6 +187,9 @@ import Transport
       let events = RunEvents()
       try await data.run(first, events: events)
       #expect(events.notices.filter { $0.contains("is drawn anew: the model has none") }.count == 2)
+      let log = try RunBits.log(first)
+      #expect(log[0].notes.contains { $0.name == "patch_heads" && $0.text.contains("anew") })
+      #expect(log[1].notes.isEmpty)
       let checkpoint = try #require(CheckpointFolder.latestValid(in: first.output).found)
       try checkpoint.check(digests: true)
       let file = try SafetensorsFile(

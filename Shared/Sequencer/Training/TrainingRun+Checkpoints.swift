@@ -310,6 +310,7 @@ extension TrainingRun {
     defer { for mark in preparation.sharedFiles { RunFolder.removeMark(mark) } }
     let prepared = try await stages.prepare(preparation)
     trainingBytes = prepared.trainingBytes
+    notes = []
     if checkpoint == nil { try await tellOfHeads() }
     layout = try CheckpointLayout(
       stages: prepared.held, configuration: model, source: start, saveType: saveType)

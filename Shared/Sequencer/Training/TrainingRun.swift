@@ -56,6 +56,8 @@ public actor TrainingRun {
   /// Of all steps; nil: nobody asked for it.
   var trace: Trace?
   var restoredFrom: CheckpointFolder?
+  /// What the line of the next step says besides its numbers.
+  var notes: [(name: String, text: String)] = []
   private var peak: Double?
   private let endIsWanted = Atomic<Bool>(false)
 
@@ -190,6 +192,7 @@ public actor TrainingRun {
     log.patchClassLoss = parts?.patchClasses
     log.patchAccuracy = parts?.patchAccuracy
     log.namingLoss = parts?.naming
+    log.notes = notes
     let isFinite = loss.isFinite && norm.isFinite
     if !isFinite { try await refuse(batch, outcome, number, loss, norm, &log) }
     isUpdating = true
@@ -201,6 +204,7 @@ public actor TrainingRun {
     let seconds = (clock.now - began) / .seconds(1)
     measure(&log, batch, outcome, seconds)
     try await finish(log, batch, isFinite: isFinite)
+    notes = []
   }
 
   /// As torch.nn.utils.clip_grad_norm_ has it.
