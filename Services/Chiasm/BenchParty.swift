@@ -1,5 +1,6 @@
 import ArgumentParser
 import Checkpoint
+import Kernels
 import Logging
 import Messages
 import Sequencer
@@ -30,6 +31,12 @@ struct BenchParty: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Threads of every process (default: all cores).", valueName: "n"))
   var threads: Int?
 
+  @Option(help: ArgumentHelp("Device, not of training.", valueName: "device"))
+  var device = "cpu"
+
+  @Option(name: .customLong("kv-cache"), help: "How the cache holds keys and values.")
+  var kvCache = CacheType.float32
+
   @Flag(help: "Work in a mesh of processes; answer and step alone are known then.")
   var mesh = false
 
@@ -48,10 +55,13 @@ struct BenchParty: AsyncParsableCommand {
     let threads = threads ?? Machine.cores
     var shape = MeshShape(model: model)
     shape.threads = threads
+    shape.device = device
+    shape.cacheType = kvCache
     switch (mesh, train) {
     case (false, false):
       let work = try BenchWork(
-        folder: model, threads: threads, picture: picture, turns: BenchQuestion.turns)
+        folder: model, device: device, threads: threads, cacheType: kvCache, picture: picture,
+        turns: BenchQuestion.turns)
       try await serve { try work.answer(to: $0, threads: threads) }
     case (true, false):
       try await LocalMesh.run(shape) { gateway in

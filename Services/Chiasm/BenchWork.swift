@@ -26,7 +26,10 @@ struct BenchWork: Sendable {
   ///   - picture: a JPEG or PNG.
   ///   - turns: what ``answer(tokens:)`` is asked.
   /// - Throws: `CheckpointError`, `TextError`, `RPCError` for a picture that cannot be read.
-  init(folder: String, threads: Int, picture: Attachment, turns: [ChatTurn]) throws {
+  init(
+    folder: String, device: String = "cpu", threads: Int, cacheType: CacheType = .float32,
+    picture: Attachment, turns: [ChatTurn]
+  ) throws {
     let builder = try PromptBuilder(modelFolder: folder)
     prompt = try builder.build(turns: turns, files: [picture.tensor])
     guard let pixels = prompt.pictures.first?.pixels else {
@@ -38,8 +41,8 @@ struct BenchWork: Sendable {
     checkpoint = try CheckpointReader(folder: folder)
     model = try InternVLModel(
       ModelConfiguration.load(folder: folder), checkpoint: checkpoint,
-      device: Devices.make("cpu", threads: threads),
-      cacheTokens: longest * (BenchWork.greatestBatch + 1))
+      device: Devices.make(device, threads: threads),
+      cacheTokens: longest * (BenchWork.greatestBatch + 1), cacheType: cacheType)
   }
 
   // MARK: What other programs are given too

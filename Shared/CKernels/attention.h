@@ -380,16 +380,10 @@ static void join_segments(const ck_attention *call, size_t segments, float *stat
 }
 
 CK_INLINE void store_narrow(void *to, size_t index, ck_cache_type type, float value) {
-  if (type == CK_CACHE_FLOAT32) {
+  if (type == CK_CACHE_FLOAT32)
     ((float *)to)[index] = value;
-  } else {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    // To the nearest, ties to even; a NaN keeps a bit that makes it one.
-    const uint32_t rounded = (bits + 0x7FFF + (bits >> 16 & 1)) >> 16;
-    ((uint16_t *)to)[index] =
-        (uint16_t)(value != value ? (bits >> 16 | 0x40) : rounded);
-  }
+  else
+    ((uint16_t *)to)[index] = narrow_half(value);
 }
 
 CK_INLINE float byte_scale(const float *x, size_t size) {

@@ -27,6 +27,11 @@ const ck_kernels *ck_kernels_for(ck_path path) {
       return has_avx512() ? &ck_avx512 : NULL;
     case CK_AVX512_VNNI:
       return has_avx512() && __builtin_cpu_supports("avx512vnni") ? &ck_avx512_vnni : NULL;
+    case CK_AVX512_BF16:
+      return has_avx512() && __builtin_cpu_supports("avx512vnni") &&
+                     __builtin_cpu_supports("avx512bf16")
+                 ? &ck_avx512_bf16
+                 : NULL;
 #endif
     default:
       return NULL;
@@ -44,7 +49,8 @@ float ck_uniform(uint64_t seed, uint64_t stream, uint64_t element) {
 }
 
 const ck_kernels *ck_kernels_best(void) {
-  static const ck_path paths[] = {CK_AVX512_VNNI, CK_AVX512, CK_AVX2_VNNI, CK_AVX2};
+  static const ck_path paths[] = {
+      CK_AVX512_BF16, CK_AVX512_VNNI, CK_AVX512, CK_AVX2_VNNI, CK_AVX2};
   for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
     const ck_kernels *found = ck_kernels_for(paths[i]);
     if (found) return found;

@@ -28,6 +28,14 @@ CK_INLINE float widen_half(uint16_t half) {
   return value;
 }
 
+/// To the nearest half, ties to even; a NaN keeps a bit that makes it one.
+CK_INLINE uint16_t narrow_half(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  return (uint16_t)(value != value ? (bits >> 16 | 0x40) : rounded);
+}
+
 static void widen(const uint16_t *x, size_t count, float *y) {
   size_t i = 0;
   for (; i + CK_WIDTH <= count; i += CK_WIDTH) store_part(y + i, widen_part(x + i));

@@ -9,6 +9,7 @@ extern const ck_kernels ck_avx2;
 extern const ck_kernels ck_avx2_vnni;
 extern const ck_kernels ck_avx512;
 extern const ck_kernels ck_avx512_vnni;
+extern const ck_kernels ck_avx512_bf16;
 #endif
 
 #endif

@@ -43,6 +43,21 @@ CK_INLINE void load_lines(
   }
 }
 
+/// sums [rows][panels][16] = or += a tile.
+CK_INLINE void keep_sums(
+    part tile[PRODUCT_ROWS][ROW_PANELS][PARTS], size_t rows, size_t panels, bool first,
+    float *sums) {
+#pragma unroll
+  for (size_t r = 0; r < rows; r++)
+#pragma unroll
+    for (size_t n = 0; n < panels; n++)
+#pragma unroll
+      for (size_t p = 0; p < PARTS; p++) {
+        float *into = sums + (r * panels + n) * 16 + p * CK_WIDTH;
+        store_part(into, first ? tile[r][n][p] : load_part(into) + tile[r][n][p]);
+      }
+}
+
 /// sums [rows][panels][16] = or += the products of a block of the depth. x is [rows][DEPTH_BLOCK],
 /// weights a panel's lines, the next panel's `apart` bytes behind. Rows, panels, the type and
 /// `streaming` are constants after inlining. Streaming weights come from memory, and those `ahead`,
@@ -114,34 +129,38 @@ CK_INLINE void multiply(
   }
 #undef CK_STEP
 
-#pragma unroll
-  for (size_t r = 0; r < rows; r++)
-#pragma unroll
-    for (size_t n = 0; n < panels; n++) {
-#pragma unroll
-      for (size_t p = 0; p < PARTS; p++) {
-        float *into = sums + (r * panels + n) * 16 + p * CK_WIDTH;
-        store_part(into, first ? tile[r][n][p] : load_part(into) + tile[r][n][p]);
-      }
-    }
+  keep_sums(tile, rows, panels, first, sums);
 }
 
+#include "pairs.h"
+
 typedef void tile_kernel(
-    const float *x, const char *weights, const char *ahead, size_t apart, size_t depth, bool first,
+    const void *x, const char *weights, const char *ahead, size_t apart, size_t depth, bool first,
     float *sums);
 
 #define CK_TILE(name, rows, panels, bfloat16, streaming)                                       \
   static __attribute__((noinline)) void name##_##rows##_##panels(                              \
-      const float *x, const char *weights, const char *ahead, size_t apart, size_t depth,      \
+      const void *x, const char *weights, const char *ahead, size_t apart, size_t depth,       \
       bool first, float *sums) {                                                               \
     multiply(x, rows, weights, ahead, apart, panels, bfloat16, depth, first, streaming, sums); \
+  }
+#define CK_PAIR_TILE(name, rows, panels, streaming)                                            \
+  static __attribute__((noinline)) void name##_##rows##_##panels(                              \
+      const void *x, const char *weights, const char *ahead, size_t apart, size_t depth,       \
+      bool first, float *sums) {                                                               \
+    multiply_pairs(x, rows, weights, ahead, apart, panels, depth, first, streaming, sums);     \
   }
 #define CK_TILES(rows, panels)                  \
   CK_TILE(block, rows, panels, false, false)    \
   CK_TILE(floats, rows, panels, false, true)    \
-  CK_TILE(halves, rows, panels, true, true)
-#define CK_NAMES(rows, panels) \
-  { block_##rows##_##panels, floats_##rows##_##panels, halves_##rows##_##panels }
+  CK_TILE(halves, rows, panels, true, true)     \
+  CK_PAIR_TILE(near_pairs, rows, panels, false) \
+  CK_PAIR_TILE(pairs, rows, panels, true)
+#define CK_NAMES(rows, panels)                                                      \
+  {                                                                                 \
+    block_##rows##_##panels, floats_##rows##_##panels, halves_##rows##_##panels,    \
+        near_pairs_##rows##_##panels, pairs_##rows##_##panels                       \
+  }
 
 CK_TILES(1, 1)
 CK_TILES(2, 1)
@@ -180,9 +199,10 @@ CK_TILES(13, 2)
 CK_TILES(14, 2)
 #endif
 
-enum { WEIGHTS_IN_CACHE, WEIGHTS_FLOATS, WEIGHTS_HALVES };
+/// Floats in a cache; weights of either type from memory; pairs, for inputs in pairs, either way.
+enum { WEIGHTS_IN_CACHE, WEIGHTS_FLOATS, WEIGHTS_HALVES, PAIRS_IN_CACHE, PAIRS, KINDS };
 
-static tile_kernel *const tile_kernels[2][PRODUCT_ROWS][3] = {
+static tile_kernel *const tile_kernels[2][PRODUCT_ROWS][KINDS] = {
     {
         CK_NAMES(1, 1), CK_NAMES(2, 1),
 #if CK_PRODUCT_ROWS >= 6
@@ -208,9 +228,10 @@ static tile_kernel *const tile_kernels[2][PRODUCT_ROWS][3] = {
 
 #if CK_WIDTH == 16
 /// One row by more panels than two.
-static tile_kernel *const row_kernels[2][3] = {CK_NAMES(1, 3), CK_NAMES(1, 4)};
+static tile_kernel *const row_kernels[2][KINDS] = {CK_NAMES(1, 3), CK_NAMES(1, 4)};
 #endif
 #undef CK_TILE
+#undef CK_PAIR_TILE
 #undef CK_TILES
 #undef CK_NAMES
 
@@ -471,7 +492,7 @@ static size_t product_scratch(size_t strips, size_t panels) {
 }
 
 static void product(
-    const float *packed, size_t input_rows, size_t first_row, size_t rows,
+    const void *packed, bool in_pairs, size_t input_rows, size_t first_row, size_t rows,
     const ck_product *product, size_t first_panel, size_t panels, float *scratch) {
   const size_t depth = product->depth;
   const size_t height = strip_rows(input_rows);
@@ -479,7 +500,7 @@ static void product(
   const size_t blocks = depth > 0 ? (depth + DEPTH_BLOCK - 1) / DEPTH_BLOCK : 1;
   const bool streaming = strip_count <= STREAM_STRIPS;
   const bool in_place =
-      product->layout == CK_PANELS && (!product->bfloat16 || strip_count <= 2);
+      product->layout == CK_PANELS && (!product->bfloat16 || in_pairs || strip_count <= 2);
   const size_t step = in_place && rows == 1 ? ROW_PANELS
                       : height <= PAIR_ROWS ? 2
                                             : PRODUCT_PANELS;
@@ -500,8 +521,10 @@ static void product(
       const size_t line = product->bfloat16 ? 32 : 64;
       weights = (const char *)product->weight + panel * product->stride + first * line;
       apart = product->stride;
-      // The next block, which is the next panels' first behind the last one.
-      ahead = weights + taken * line + (block + 1 == blocks ? (width - 1) * apart : 0);
+      // What is next: panels first or blocks first, and behind the last block the next panels.
+      ahead = weights + (!streaming ? width * apart
+                         : block + 1 == blocks ? taken * line + (width - 1) * apart
+                                               : taken * line);
     } else {
       for (size_t n = 0; n < width; n++)
         expand_panel(product, panel + n, first, taken, expanded + n * PANEL_BLOCK);
@@ -511,13 +534,15 @@ static void product(
       const size_t count = rows - top < height ? rows - top : height;
       float *tile = sums + (streaming ? strip : group * strip_count + strip) * TILE_SUMS;
       // The first strip to meet weights brings them in from memory.
-      const int kind = !in_place ? WEIGHTS_IN_CACHE
+      const int kind = !in_place           ? WEIGHTS_IN_CACHE
+                       : in_pairs          ? (strip == 0 ? PAIRS : PAIRS_IN_CACHE)
                        : product->bfloat16 ? WEIGHTS_HALVES
                        : strip == 0        ? WEIGHTS_FLOATS
                                            : WEIGHTS_IN_CACHE;
+      const size_t input = first * input_rows + (first_row + top) * DEPTH_BLOCK;
       tile_kernel_of(count, width, kind)(
-          packed + first * input_rows + (first_row + top) * DEPTH_BLOCK, weights, ahead, apart,
-          taken, block == 0, tile);
+          (const char *)packed + input * (in_pairs ? 2 : 4), weights, ahead, apart, taken,
+          block == 0, tile);
       if (block + 1 == blocks)
         finish_tile(product, tile, first_row + top, count, panel, width);
     }

@@ -3,10 +3,14 @@ import CKernels
 
 /// The processor: kernels of ``CKernels``, spread over threads of our own.
 public final class CPUDevice: Device, @unchecked Sendable {
-  public let name = "cpu"
+  /// `cpu`, or `cpu:bf16`, which rounds the inputs of products by bfloat16 weights.
+  public var name: String { "\(DeviceName.cpu(roundsInputs: roundsInputs))" }
   let pool: ThreadPool
   /// Immutable and static, which is why the class may cross threads.
   let kernels: ck_kernels
+  /// Whether the inputs of products by packed bfloat16 weights are rounded to bfloat16, as they
+  /// are where a whole model runs in bfloat16. Sums and everything else stay in float32.
+  let roundsInputs: Bool
   let workspace = Workspace()
   /// Holds inputs of products, packed.
   let inputs = Workspace()
@@ -14,18 +18,24 @@ public final class CPUDevice: Device, @unchecked Sendable {
   /// - Parameters:
   ///   - threads: threads that compute, the caller among them; at least 1.
   ///   - pinned: binds the others to processors, for a process that has the machine to itself.
+  ///   - roundsInputs: rounds the inputs of products by packed bfloat16 weights to bfloat16:
+  ///     about twice as fast where the processor has an instruction for it.
   /// - Throws: ``KernelError/threadsUnavailable(count:code:)``.
-  public convenience init(threads: Int, pinned: Bool = false) throws {
+  public convenience init(
+    threads: Int, pinned: Bool = false, roundsInputs: Bool = false
+  ) throws {
     try self.init(
-      pool: ThreadPool(threads: threads, pinned: pinned), kernels: ck_kernels_best().pointee)
+      pool: ThreadPool(threads: threads, pinned: pinned), kernels: ck_kernels_best().pointee,
+      roundsInputs: roundsInputs)
   }
 
-  init(pool: ThreadPool, kernels: ck_kernels) {
+  init(pool: ThreadPool, kernels: ck_kernels, roundsInputs: Bool = false) {
     self.pool = pool
     self.kernels = kernels
+    self.roundsInputs = roundsInputs
   }
 
-  /// The instruction set in use: `avx512-vnni`, `avx512`, `avx2-vnni`, `avx2` or `plain`.
+  /// The instruction set in use: `avx512-bf16`, `avx512-vnni`, `avx512`, `avx2-vnni`, `avx2` or `plain`.
   public var instructionSet: String { String(cString: kernels.name) }
 
   public func linear(_ x: Tensor, _ products: [LinearProduct]) throws {

@@ -14,7 +14,7 @@ enum Linear {
     guard rows > 0 else { return }
 
     withUnsafeTemporaryAllocation(of: ck_product.self, capacity: max(products.count, 1)) { room in
-      // Behind each other: weights in floats, of 8 bits, of 4 bits.
+      // Behind each other: weights whose inputs are rounded, in floats, of 8 bits, of 4 bits.
       var count = 0
       func take(_ belongs: (PackedMatrix.Format?) -> Bool) -> Int {
         for product in products where product.y.count > 0 && belongs(product.weight.format) {
@@ -23,12 +23,21 @@ enum Linear {
         }
         return count
       }
-      let floats = take { $0 != .q8 && $0 != .q4 }
+      let rounded = device.roundsInputs ? take { $0 == .bfloat16 } : 0
+      let floats = take {
+        $0 != .q8 && $0 != .q4 && !(device.roundsInputs && $0 == .bfloat16)
+      }
       let bytes = take { $0 == .q8 }
       let all = take { $0 == .q4 }
-      if floats > 0 {
-        ProductTiles(UnsafeBufferPointer(rebasing: room[..<floats]), rows: rows, on: device)
-          .compute(x.floatBase, stride: depth, on: device)
+      if rounded > 0 {
+        ProductTiles(
+          UnsafeBufferPointer(rebasing: room[..<rounded]), rows: rows, inPairs: true, on: device
+        ).compute(x.floatBase, stride: depth, on: device)
+      }
+      if floats > rounded {
+        ProductTiles(
+          UnsafeBufferPointer(rebasing: room[rounded..<floats]), rows: rows, on: device
+        ).compute(x.floatBase, stride: depth, on: device)
       }
       if all > floats {
         QuantisedTiles(

@@ -13,10 +13,18 @@ struct ProductTiles {
   private let bands: Int
   private let groupPanels: Int
   private let groups: Int
+  /// Whether inputs are rounded to bfloat16.
+  private let inPairs: Bool
 
-  /// - Parameter products: of the same depth, each with some outputs; they outlive the tiles.
-  init(_ products: UnsafeBufferPointer<ck_product>, rows: Int, on device: CPUDevice) {
+  /// - Parameters:
+  ///   - products: of the same depth, each with some outputs; they outlive the tiles.
+  ///   - inPairs: rounds the input to bfloat16, for bfloat16 panels.
+  init(
+    _ products: UnsafeBufferPointer<ck_product>, rows: Int, inPairs: Bool = false,
+    on device: CPUDevice
+  ) {
     self.products = products
+    self.inPairs = inPairs
     self.rows = rows
     depth = products.first?.depth ?? 0
     stripRows = device.kernels.strip_rows(rows)
@@ -49,10 +57,15 @@ struct ProductTiles {
 
   /// - Parameter x: [rows, depth], rows `stride` elements apart.
   func compute(_ x: UnsafePointer<Float>, stride: Int, on device: CPUDevice) {
-    // One row is packed as it is.
-    if rows == 1 { return compute(packed: x, on: device) }
+    // One row of floats is packed as it is.
+    if rows == 1 && !inPairs { return compute(packed: x, on: device) }
     compute(on: device) { first, count, packed in
-      device.kernels.pack_input(x, stride, rows, depth, first, count, packed)
+      guard inPairs else {
+        return device.kernels.pack_input(x, stride, rows, depth, first, count, packed)
+      }
+      packed.withMemoryRebound(to: UInt16.self, capacity: 2 * rows * paddedDepth) {
+        device.kernels.pack_pairs(x, stride, rows, depth, first, count, $0)
+      }
     }
   }
 
@@ -67,7 +80,6 @@ struct ProductTiles {
     on device: CPUDevice,
     _ pack: (_ first: Int, _ count: Int, _ packed: UnsafeMutablePointer<Float>) -> Void
   ) {
-    let paddedDepth = (depth + blockDepth - 1) / blockDepth * blockDepth
     device.inputs.withMemory(rows * paddedDepth) { packed in
       let tiles = RowTiles(rows: rows, cost: paddedDepth)
       device.pool.parallel(tiles.count) { tile, _ in
@@ -93,14 +105,18 @@ struct ProductTiles {
         guard let product = products.baseAddress else { return }
         let (top, first) = (tile % bands * bandRows, group * groupPanels)
         kernels.product(
-          packed, rows, top, min(bandRows, rows - top), product + index, first,
+          packed, inPairs, rows, top, min(bandRows, rows - top), product + index, first,
           min(groupPanels, panels - first), scratch.floats(scratchFloats))
         return
       }
     }
   }
 
-  private var blockDepth: Int { Int(CK_DEPTH_BLOCK) }
+  /// In whole blocks.
+  private var paddedDepth: Int {
+    let block = Int(CK_DEPTH_BLOCK)
+    return (depth + block - 1) / block * block
+  }
 
   private static func panels(_ product: ck_product) -> Int {
     PackedMatrix.panelCount(product.outputs)

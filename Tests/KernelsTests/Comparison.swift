@@ -17,6 +17,7 @@ enum TestDevices {
   /// One for each instruction set that this processor can run.
   static let byPath: [CPUDevice] = [
     CK_PLAIN, CK_AVX2, CK_AVX2_VNNI, CK_AVX512, CK_AVX512_VNNI,
+    CK_AVX512_BF16,
   ].compactMap { path in
     guard let kernels = ck_kernels_for(path), let pool = try? ThreadPool(threads: 1) else {
       return nil

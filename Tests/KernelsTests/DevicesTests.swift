@@ -12,6 +12,14 @@ import Testing
     #expect((try Devices.makeTraining("cpu", threads: 2) as? CPUDevice)?.pool.threadCount == 2)
   }
 
+  @Test("cpu:bf16 rounds inputs, and does not train")
+  func rounding() throws {
+    let device = try Devices.make("cpu:bf16", threads: 1)
+    #expect(device.name == "cpu:bf16")
+    #expect((device as? CPUDevice)?.roundsInputs == true)
+    #expect(throws: KernelError.self) { try Devices.makeTraining("cpu:bf16", threads: 1) }
+  }
+
   @Test("less than one thread is one thread", arguments: [0, -3])
   func fewThreads(threads: Int) throws {
     #expect(try CPUDevice(threads: threads).pool.threadCount == 1)
@@ -34,7 +42,11 @@ import Testing
     #expect(throws: KernelError.unknownDevice(name)) { try Devices.make(name, threads: 1) }
   }
 
-  @Test("a device's name reads back", arguments: [DeviceName.cpu, .cuda(0), .cuda(7)])
+  @Test(
+    "a device's name reads back",
+    arguments: [
+      DeviceName.cpu(roundsInputs: false), .cpu(roundsInputs: true), .cuda(0), .cuda(7),
+    ])
   func names(name: DeviceName) {
     #expect(DeviceName(name.description) == name)
   }

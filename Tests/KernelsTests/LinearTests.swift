@@ -57,7 +57,64 @@ import Testing
     }
   }
 
-  private static func definition(_ x: Tensor, _ weight: Tensor, _ bias: Tensor) -> Tensor {
+  @Test(
+    "rounded inputs meet packed halves in pairs, the second of each first, and floats not at all",
+    arguments: [
+      (1, 1, 1), (1, 513, 70), (2, 255, 17), (5, 300, 5), (14, 513, 64), (17, 258, 2),
+      (29, 8, 130), (257, 20, 24), (345, 257, 48), (3, 0, 4),
+    ])
+  func rounded(rows: Int, depth: Int, outputs: Int) throws {
+    var random = SeededRandom(UInt64(rows + 3 * depth + 7 * outputs))
+    let x = random.tensor([rows, depth])
+    let bias = random.tensor([outputs], .bfloat16)
+    let (halves, floats) = (
+      random.tensor([outputs, depth], .bfloat16), random.tensor([outputs, depth])
+    )
+    let expected = Self.definition(
+      Tensor(x.floats.map(Self.rounded), x.shape), halves, bias, secondFirst: true)
+    let exact = Self.definition(x, floats, bias)
+    for device in TestDevices.all {
+      let device = CPUDevice(pool: device.pool, kernels: device.kernels, roundsInputs: true)
+      let y = Tensor([Float](repeating: .nan, count: rows * outputs), [rows, outputs])
+      let z = Tensor([Float](repeating: .nan, count: rows * outputs), [rows, outputs])
+      try device.linear(
+        x,
+        [
+          LinearProduct(.panels(device.pack(floats)), bias: bias, into: z),
+          LinearProduct(.panels(device.pack(halves)), bias: bias, into: y),
+        ])
+      #expect(y.hasSameBits(as: expected), "\(device.instructionSet)")
+      #expect(z.hasSameBits(as: exact), "\(device.instructionSet)")
+    }
+  }
+
+  @Test("rounding is to nearest, ties to even, and keeps what is no number")
+  func roundedInput() throws {
+    let cases: [(Float, Float)] = [
+      (1.00390625, 1), (1.01171875, 1.015625), (1.004, 1.0078125), (-2.0079, -2.015625),
+      (3.4e38, .infinity), (-.infinity, -.infinity), (0x1p-126, 0x1p-126), (0, 0),
+    ]
+    var random = SeededRandom(1)
+    let weight = random.tensor([1, 1], .bfloat16, in: 1...1)
+    for device in TestDevices.all {
+      let device = CPUDevice(pool: device.pool, kernels: device.kernels, roundsInputs: true)
+      let y = Tensor(zeros: .float32, [cases.count + 1, 1])
+      try device.linear(
+        Tensor(cases.map(\.0) + [.nan], [cases.count + 1, 1]),
+        [LinearProduct(.panels(device.pack(weight)), into: y)])
+      #expect(Array(y.floats.prefix(cases.count)) == cases.map(\.1), "\(device.instructionSet)")
+      #expect(y.floats[cases.count].isNaN)
+    }
+  }
+
+  private static func rounded(_ value: Float) -> Float {
+    let bits = value.bitPattern
+    return Float(bitPattern: (bits &+ 0x7fff &+ (bits >> 16 & 1)) & 0xffff_0000)
+  }
+
+  private static func definition(
+    _ x: Tensor, _ weight: Tensor, _ bias: Tensor, secondFirst: Bool = false
+  ) -> Tensor {
     let (rows, depth, outputs) = (x.shape[0], x.shape[1], weight.shape[0])
     let (inputs, weights) = (x.floats, weight.doubles.map { Float($0) })
     let biases = bias.doubles.map { Float($0) }
@@ -67,7 +124,9 @@ import Testing
         var sum: Float?
         for first in stride(from: 0, to: depth, by: 256) {
           var chain: Float = 0
-          for k in first..<min(first + 256, depth) {
+          for place in first..<min(first + 256, depth) {
+            let partner = place ^ 1
+            let k = secondFirst && partner < depth ? partner : place
             chain = chain.addingProduct(inputs[row * depth + k], weights[output * depth + k])
           }
           sum = sum.map { $0 + chain } ?? chain

@@ -137,6 +137,12 @@ typedef struct {
       const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
       size_t count, float *_Nonnull packed);
 
+  /// As pack_input, rounded to bfloat16 (to nearest, ties to even), an odd depth's last beside a
+  /// zero. A single row, too, is packed so.
+  void (*_Nonnull pack_pairs)(
+      const float *_Nonnull x, size_t xStride, size_t rows, size_t depth, size_t first,
+      size_t count, uint16_t *_Nonnull packed);
+
   /// A panel, as CK_PANELS has it: `outputs` (16 at most) rows of weight [outputs, depth], zeros
   /// behind.
   void (*_Nonnull pack_panel)(
@@ -147,12 +153,14 @@ typedef struct {
   size_t (*_Nonnull product_scratch)(size_t strips, size_t panels);
 
   /// Rows first_row ..< first_row + rows, whole strips, of a packed input of `input_rows` times
-  /// panels first_panel ..< first_panel + panels of a weight.
+  /// panels first_panel ..< first_panel + panels of a weight. `in_pairs`: by pack_pairs, for
+  /// bfloat16 panels; else floats.
   ///
   /// Every sum runs over blocks of CK_DEPTH_BLOCK inputs; in a block it is one chain of fused
-  /// multiply-adds in order, from 0; the blocks' sums are added in order; then the bias.
+  /// multiply-adds in order, from 0, of each pair the second first; the blocks' sums are added in
+  /// order; then the bias.
   void (*_Nonnull product)(
-      const float *_Nonnull packed, size_t input_rows, size_t first_row, size_t rows,
+      const void *_Nonnull packed, bool in_pairs, size_t input_rows, size_t first_row, size_t rows,
       const ck_product *_Nonnull product, size_t first_panel, size_t panels,
       float *_Nonnull scratch);
 
@@ -268,9 +276,6 @@ typedef struct {
   void (*_Nonnull add_rows)(
       const float *_Nonnull x, size_t xStride, size_t rows, size_t count, float *_Nonnull y);
 
-  /// Σ a · b.
-  float (*_Nonnull dot)(const float *_Nonnull a, const float *_Nonnull b, size_t count);
-
   void (*_Nonnull adamw)(
       float *_Nonnull value, const float *_Nonnull gradient, float *_Nonnull firstMoment,
       float *_Nonnull secondMoment, size_t count, const ck_adamw *_Nonnull step);
@@ -322,7 +327,14 @@ void ck_philox(uint64_t seed, uint64_t stream, uint64_t element, uint32_t *_Nonn
 /// The first word's upper 24 bits as a number in [0, 1).
 float ck_uniform(uint64_t seed, uint64_t stream, uint64_t element);
 
-typedef enum { CK_PLAIN, CK_AVX2, CK_AVX2_VNNI, CK_AVX512, CK_AVX512_VNNI } ck_path;
+typedef enum {
+  CK_PLAIN,
+  CK_AVX2,
+  CK_AVX2_VNNI,
+  CK_AVX512,
+  CK_AVX512_VNNI,
+  CK_AVX512_BF16,
+} ck_path;
 
 /// The table of a path, or null where this processor cannot run it.
 const ck_kernels *_Nullable ck_kernels_for(ck_path path);
