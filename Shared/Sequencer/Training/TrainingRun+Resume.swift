@@ -53,15 +53,8 @@ extension TrainingRun {
     if let digest = state.notes[ResumeNote.model], digest != modelIdentity {
       return ["another model"]
     }
-    let settings = configuration.numericSettings.compactMap { name, value in
-      state.notes[ResumeNote.setting + name].flatMap {
-        $0 == value ? nil : "\(name) \($0), not \(value)"
-      }
-    }
+    let settings = configuration.differences(from: state)
     if !settings.isEmpty { return settings }
-    if state.configurationDigest != configuration.numericDigest {
-      return ["other settings that decide about the numbers"]
-    }
     if state.data.digest != source.digest { return ["other data"] }
     if state.maxSteps != steps { return ["\(state.maxSteps) steps in all, not \(steps)"] }
     return []
@@ -147,6 +140,22 @@ extension TrainingConfiguration {
   }
 
   var numericDigest: String { Digest.sha256(Array(numeric.json.utf8)) }
+
+  /// The settings that are others than a checkpoint's. One that it does not note, for it is newer
+  /// than the checkpoint, had its default then.
+  func differences(from state: TrainerState) -> [String] {
+    let noted = state.notes.filter { $0.key.hasPrefix(ResumeNote.setting) }
+    let settings = numericSettings
+    let known = Set(settings.map { ResumeNote.setting + $0.name })
+    guard !noted.isEmpty, noted.keys.allSatisfy(known.contains) else {
+      return state.configurationDigest == numericDigest
+        ? [] : ["other settings that decide about the numbers"]
+    }
+    return zip(settings, TrainingConfiguration().numericSettings).compactMap { own, initial in
+      let before = noted[ResumeNote.setting + own.name] ?? initial.value
+      return before == own.value ? nil : "\(own.name) \(before), not \(own.value)"
+    }
+  }
 
   var numericSettings: [(name: String, value: String)] {
     numeric.settings.map { ($0.name, "\($0.value)") }
