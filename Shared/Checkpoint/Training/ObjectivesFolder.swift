@@ -20,6 +20,9 @@ public struct ObjectivesFolder: Sendable {
     "\(folder).\(patchClasses).\(group).\(kind.rawValue)"
   }
 
+  /// Whether a parameter is of no model.
+  public static func holds(_ parameter: String) -> Bool { parameter.hasPrefix("\(folder).") }
+
   /// The heads of patch classes that a model's folder has; nil: none.
   ///
   /// - Throws: ``CheckpointError`` when their file is damaged.

@@ -339,7 +339,10 @@ public actor TrainingRun {
       for entry in held.model.flatMap(\.entries) {
         start.parameters += entry.shape.reduce(1, *)
       }
-      for entry in held.optimizer?.entries ?? [] where entry.name.hasPrefix("exp_avg.") {
+      for entry in held.optimizer?.entries ?? []
+      where entry.name.hasPrefix("exp_avg.")
+        && !ObjectivesFolder.holds(String(entry.name.dropFirst("exp_avg.".count)))
+      {
         start.trainedParameters += entry.shape.reduce(1, *)
       }
     }
