@@ -26,6 +26,7 @@ from party import Party, PartyFailure
 HERE = Path(__file__).parent
 PHASES = ["check", "image", "text", "mesh", "training", "pipeline", "wire"]
 ANSWER_TOKENS = 32
+ROUNDED = "Chiasm bf16 rounded"
 LANGUAGE_TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M"]
 VISION_TYPES = ["F32", "F16", "BF16", "Q8_0"]
 # What a phase's parties take together, with some room.
@@ -178,14 +179,19 @@ class Bench:
         return result
 
     def image(self):
-        parties = [self.chiasm("Chiasm bf16", "bf16"), self.chiasm("Chiasm q8", "q8"),
+        parties = [self.chiasm("Chiasm bf16", "bf16"),
+                   self.chiasm(ROUNDED, "bf16", "--device", "cpu:bf16"),
+                   self.chiasm("Chiasm q8", "q8"),
                    self.torch("PyTorch f32", "--parts", "image"),
                    self.torch("PyTorch bf16", "--parts", "image", "--type", "bfloat16")]
         parties += [self.llama(f"llama.cpp {kind}", "--vision", kind) for kind in VISION_TYPES]
         return self.rounds(parties, {"image": "image"})
 
     def text(self):
-        parties = [self.chiasm(f"Chiasm {kind}", kind) for kind in self.models]
+        # The cache of llama.cpp's default size.
+        cache = ["--kv-cache", "bf16"]
+        parties = [self.chiasm(f"Chiasm {kind}", kind, *cache) for kind in self.models]
+        parties.append(self.chiasm(ROUNDED, "bf16", "--device", "cpu:bf16", *cache))
         parties += [self.torch("PyTorch f32", "--parts", "text"),
                     self.torch("PyTorch bf16", "--parts", "text", "--type", "bfloat16")]
         parties += [self.llama(f"llama.cpp {kind}", "--language", kind)
@@ -214,6 +220,7 @@ class Bench:
             result[f"Chiasm {kind}"] = sum(
                 entry[2] for name, entry in tensors.items()
                 if name.startswith("language_model.") and ".embed_tokens." not in name)
+        result[ROUNDED] = result["Chiasm bf16"]
         import gguf
         for kind in LANGUAGE_TYPES:
             reader = gguf.GGUFReader(self.gguf / f"language-{kind}.gguf")
@@ -300,7 +307,8 @@ class Bench:
                              if f" {name}" in flags],
             "processors": os.cpu_count(), "memory": memory("MemTotal"),
             "kernel": platform.release(), "threads": self.options.threads,
-            "rounds": self.options.rounds, "recompute": self.options.recompute, "commit": command("git", "rev-parse", "--short", "HEAD"),
+            "rounds": self.options.rounds, "recompute": self.options.recompute,
+            "commit": command("git", "rev-parse", "--short", "HEAD"),
             "python": platform.python_version(), "torch": metadata.version("torch"),
             "llama-cpp-python": metadata.version("llama-cpp-python"), "ggml": system,
         }
