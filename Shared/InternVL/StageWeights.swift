@@ -71,10 +71,11 @@ struct StageWeights {
       held.append(HeldTensor(weight.name, stored, storedType: stored.scalarType))
       return ModelWeight(stored)
     }
-    return try hold(
-      Parameter(
-        weight.name, start: stored, storedType: stored.scalarType,
-        decaysInHF: training.decay(weight.name), state: training.weights.state))
+    let parameter = try Parameter(
+      weight.name, start: stored, storedType: stored.scalarType,
+      decaysInHF: training.decay(weight.name), state: training.weights.state)
+    stored.giveBackPages()
+    return try hold(parameter)
   }
 
   /// The same, or nil where the model has no such tensor.
@@ -131,11 +132,14 @@ struct StageWeights {
     guard let training else {
       return try takeMatrix(weight, [0..<weight.shape[0]], packs: false)[0]
     }
-    guard training.trains(weight), !isHead, !training.wantsWholeTable else { return MatrixWeight(try take(weight)) }
+    guard training.trains(weight), !isHead, !training.wantsWholeTable else {
+      return MatrixWeight(try take(weight))
+    }
     let stored = try checkpoint.tensor(weight, neededFor: purpose)
     let parameter = try Parameter(
       weight.name, start: stored, storedType: stored.scalarType,
       decaysInHF: training.decay(weight.name), state: training.weights.state, byRows: true)
+    stored.giveBackPages()
     guard case .rows(let gradient) = parameter.gradientSum else {
       preconditionFailure("asked for by rows")
     }
