@@ -74,6 +74,12 @@ struct Chat: AsyncParsableCommand {
   var threads: Int?
 
   @Option(
+    help: ArgumentHelp(
+      "Device of a mesh of its own: cpu, cpu:bf16 (rounds inputs of products) or cuda:N.",
+      valueName: "device"))
+  var device: String?
+
+  @Option(
     help: "How the cache of a mesh of its own holds keys and values: f32, bf16 or q8.")
   var kvCache: CacheType?
 
@@ -107,6 +113,7 @@ struct Chat: AsyncParsableCommand {
       }
       var shape = MeshShape(model: folder)
       shape.threads = threads
+      if let device { shape.device = device }
       shape.cacheType = kvCache
       try await LocalMesh.run(shape) { try await talk($0, pictures) }
     }

@@ -59,7 +59,8 @@ struct ComparisonTexts: ParsableArguments {
     help: ArgumentHelp("Tokens of a sample at most.", valueName: "n"))
   var maxSequenceLength = 2048
 
-  @Option(help: ArgumentHelp("cpu, or cuda:N.", valueName: "device"))
+  @Option(
+    help: ArgumentHelp("cpu, cpu:bf16 (rounds inputs of products) or cuda:N.", valueName: "device"))
   var device = "cpu"
 
   @Option(help: ArgumentHelp("Threads (default: all cores).", valueName: "n"))

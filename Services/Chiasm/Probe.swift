@@ -65,7 +65,8 @@ struct Probe: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Tokens to generate.", valueName: "n"))
   var maxNewTokens = 32
 
-  @Option(help: ArgumentHelp("cpu, or cuda:N.", valueName: "device"))
+  @Option(
+    help: ArgumentHelp("cpu, cpu:bf16 (rounds inputs of products) or cuda:N.", valueName: "device"))
   var device = "cpu"
 
   @Option(help: ArgumentHelp("Threads of every process (default: all cores).", valueName: "n"))

@@ -14,7 +14,7 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
   case turnsOutOfRange(turns: [Int], rows: Int)
   /// A sequence's cache blocks do not reach its last position.
   case cacheTooShort(positions: Int, needed: Int)
-  /// A device name other than `cpu` and `cuda:N`.
+  /// A device name other than `cpu`, `cpu:bf16` and `cuda:N`.
   case unknownDevice(String)
   /// A device kind that this build has no code for, or this machine does not have.
   case deviceUnavailable(String, reason: String)
@@ -46,7 +46,7 @@ public enum KernelError: Error, Equatable, CustomStringConvertible {
       "the cache blocks of a sequence hold \(positions) positions, \(needed) are needed; "
         + "give the sequence another block before the call"
     case .unknownDevice(let name):
-      "\(name) is no device; give cpu or cuda:N"
+      "\(name) is no device; give cpu, cpu:bf16 or cuda:N"
     case .deviceUnavailable(let name, let reason):
       "device \(name) cannot be used: \(reason); give --device cpu"
     case .notQuantisable(let row, let column, let value):

@@ -41,7 +41,8 @@ public struct StageArguments: ParsableArguments {
         + "service of that name, peer:NAME.", valueName: "address"))
   public var next: String?
 
-  @Option(help: ArgumentHelp("cpu, or cuda:N.", valueName: "device"))
+  @Option(
+    help: ArgumentHelp("cpu, cpu:bf16 (rounds inputs of products) or cuda:N.", valueName: "device"))
   public var device = "cpu"
 
   @Option(help: ArgumentHelp("Threads to compute with (default: all cores).", valueName: "n"))

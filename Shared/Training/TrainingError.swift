@@ -62,8 +62,8 @@ public enum TrainingError: Error, Equatable, Sendable, CustomStringConvertible {
       return "every part is frozen and none has LoRA, so there is nothing to train; leave out "
         + "one of freeze_backbone, freeze_mlp, freeze_llm, or give use_llm_lora a rank"
     case .noLoss:
-      return "answer_loss_weight, patch_class_loss_weight and naming_loss_weight are all 0, so that "
-        + "there is no loss; give one of them a weight"
+      return "answer_loss_weight, patch_class_loss_weight and naming_loss_weight are all 0, so "
+        + "that there is no loss; give one of them a weight"
     case .conflictingSettings(let first, let second, let reason):
       return "\(first) and \(second) do not go together: \(reason)"
     case .unknownRecipe(let name, let known):

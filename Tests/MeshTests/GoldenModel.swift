@@ -32,12 +32,14 @@ struct GoldenModel: Sendable, CustomTestStringConvertible {
   }
 
   /// What the model in one process makes of a prompt.
-  func compute(_ turns: [ChatTurn], _ pictures: [Attachment], tokens count: Int) throws -> Computed
-  {
+  func compute(
+    _ turns: [ChatTurn], _ pictures: [Attachment], tokens count: Int, roundsInputs: Bool = false
+  ) throws -> Computed {
     let builder = try PromptBuilder(modelFolder: folder)
     let prompt = try builder.build(turns: turns, files: pictures.map(\.tensor))
     let model = try InternVLModel(
-      folder: folder, device: CPUDevice(threads: 1), cacheTokens: prompt.tokens.count + count)
+      folder: folder, device: CPUDevice(threads: 1, roundsInputs: roundsInputs),
+      cacheTokens: prompt.tokens.count + count)
     var computed = Computed(promptTokens: prompt.tokens)
     var rows: [Float] = []
     for picture in prompt.pictures {

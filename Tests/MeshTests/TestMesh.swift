@@ -23,6 +23,7 @@ struct MeshPlan: Sendable {
   var vision: [Range<Int>]
   var language: [Range<Int>]
   var carrier = Carrier.unix
+  var device = "cpu"
   var threads = 1
   var cacheTokens = 4096
   var pictureBytes = 1 << 30
@@ -76,7 +77,8 @@ final class TestMesh: Sendable {
       let model = plan.models[name] ?? plan.model
       let options = StageOptions(
         model: model.folder, slice: .layers(layers), next: next.map { .endpoint($0) },
-        threads: plan.threads, cacheTokens: plan.cacheTokens, pictureBytes: plan.pictureBytes)
+        device: plan.device, threads: plan.threads, cacheTokens: plan.cacheTokens,
+        pictureBytes: plan.pictureBytes)
       let host = StageHost(
         plan.carrier == .unix ? directory.socket(name) : .loopback, stand: plan.stands[name]
       ) {
