@@ -25,7 +25,7 @@ from party import Party, PartyFailure
 
 HERE = Path(__file__).parent
 PHASES = ["check", "image", "text", "mesh", "training", "pipeline", "wire"]
-ANSWER_TOKENS = 32
+ANSWER_TOKENS = 60
 ROUNDED = "Chiasm bf16 rounded"
 LANGUAGE_TYPES = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K_M"]
 VISION_TYPES = ["F32", "F16", "BF16", "Q8_0"]
@@ -257,6 +257,8 @@ class Bench:
                    self.torch("PyTorch checkpointing", "--parts", "training", "--recompute"),
                    self.torch("PyTorch bf16 autocast", "--parts", "training", "--type",
                               "bfloat16")]
+        if self.options.trainers:
+            parties = [party for party in parties if party.name in self.options.trainers]
         result = {party.name: {"seconds": [], "peak": [], "loss": [], "norm": []}
                   for party in parties}
         for number in range(self.options.training_rounds):
@@ -334,6 +336,9 @@ def main():
     parser.add_argument(
         "--recompute", choices=["full", "selective", "none"], default="selective",
         help="what Chiasm's training computes twice")
+    parser.add_argument(
+        "--trainers", nargs="+", metavar="PARTY",
+        help="the parties of training, such as Chiasm, 'Chiasm mesh', PyTorch; all if not given")
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES)
     parser.add_argument("--report", action="store_true", help="write the report again, only")
     options = parser.parse_args()
