@@ -2,7 +2,7 @@
 # make test    install what is missing, build, run all tests
 # make bench   measure a 0.7 B-parameter model beside PyTorch and llama.cpp, which it installs in
 #              .build/bench, and write docs/benchmarks.md; about an hour, 20 GiB of disk
-# make bench-quick  measure Chiasm alone: the wire, the model, a mesh; two minutes
+# make bench-quick  measure Chiasm alone: the wire, the model, a mesh; two or three minutes
 # make build   the five executables, in .build/release
 # make proto   C sources of the messages, from proto/
 # make format  lay out the Swift sources; make lint only looks
@@ -57,7 +57,7 @@ bench-quick: build
 	    mkdir -p '$(BENCH)'; \
 	    $(RELEASE)/chiasm quantize '$(BENCH_MODEL)' --type $$type "$(BENCH)/chiasm-$$type"; fi; done
 	$(RELEASE)/chiasm bench --model '$(BENCH_MODEL)' --model $(BENCH)/chiasm-q8 \
-	  --model $(BENCH)/chiasm-q4 --rounds 3 --picture .build/bench-pipeline.svg
+	  --model $(BENCH)/chiasm-q4 --rounds 2 --picture .build/bench-pipeline.svg
 
 proto:
 	protoc-c --proto_path=proto --c_out=Shared/CMessages proto/*.proto
