@@ -126,7 +126,7 @@ class Sprites:
     def choose(self, rng, thing, style=None):
         """A drawing in a style, or in any of those that are trained on."""
         styles = [style] if style else [s for s in STYLES if (s, thing.english) in self.paths]
-        weights = [{"noto": 1.0, "twemoji": 0.5, "clipart": 0.2}[s] for s in styles]
+        weights = [{"twemoji": 0.5, "clipart": 0.2}.get(s, 1.0) for s in styles]
         style = rng.choices(styles, weights)[0]
         return self.read(rng.choice(self.paths[style, thing.english]))
 
