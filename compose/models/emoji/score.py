@@ -8,44 +8,12 @@
 import argparse
 import collections
 import json
-import os
-import subprocess
+import sys
 import tempfile
-import time
+from pathlib import Path
 
-
-def start(options, folder):
-    """A vision encoder, a projector and a language model, and a gateway on standard streams."""
-    addresses = {name: f"unix:{folder}/{name}" for name in ["vision", "projector", "language"]}
-    stages = [("language", []), ("projector", ["--next", addresses["language"]]),
-              ("vision", ["--next", addresses["projector"]])]
-    processes = [
-        subprocess.Popen([f"{options.bin}/chiasm-{name}", "--model", options.model, "--threads",
-                          "1", "--listen", addresses[name], "--log-level", "error", *more])
-        for name, more in stages]
-    while not all(os.path.exists(f"{folder}/{name}") for name in addresses):
-        time.sleep(0.1)
-    gateway = subprocess.Popen(
-        [f"{options.bin}/chiasm-gateway", "--model", options.model, "--stdio", "--log-level",
-         "error"] + [f"--{name}={address}" for name, address in addresses.items()],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return processes, gateway
-
-
-def ask(gateway, questions):
-    answers = {}
-    window = 16
-    for sent in range(len(questions) + window):
-        if sent < len(questions):
-            image, question = questions[sent]
-            gateway.stdin.write(json.dumps(
-                {"id": str(sent), "messages": [{"role": "user", "content": question}],
-                 "images": [image], "max_tokens": 16}, ensure_ascii=False) + "\n")
-            gateway.stdin.flush()
-        if sent >= window - 1 and len(answers) < len(questions):
-            reply = json.loads(gateway.stdout.readline())
-            answers[int(reply["id"])] = reply.get("text", f"error: {reply.get('error')}")
-    return [answers[index] for index in range(len(questions))]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from mesh import ask, start  # noqa: E402
 
 
 def main():
@@ -65,7 +33,7 @@ def main():
                 # The picture of a question half the set away.
                 swapped = [(asked[(i + len(rows) // 2) % len(rows)][0], q)
                            for i, (_, q) in enumerate(asked)]
-                answers, blind = ask(gateway, asked), ask(gateway, swapped)
+                answers, blind = ask(gateway, asked, 16), ask(gateway, swapped, 16)
                 report(name, rows, answers, blind, options.mistakes)
         finally:
             gateway.stdin.close()

@@ -10,9 +10,8 @@ task; "always" is what the most frequent right answer would score: the chance to
 import argparse
 import collections
 import json
-import os
 import random
-import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -20,6 +19,9 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from judge import is_right
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from mesh import ask, start  # noqa: E402
 
 SETS = ["seen", "style", "stamps", "names", "words", "font", "matplotlib", "easy-vqa", "fashion"]
 #: Rows of the first table: title, set, tasks or a kind.
@@ -47,46 +49,6 @@ HEADLINES = [
     ("easy-VQA, official test", "easy-vqa", "easy-vqa/"),
     ("Fashion-MNIST, official test", "fashion", "fashion/"),
 ]
-
-
-def start(options, folder):
-    """A vision encoder, a projector and a language model, and a gateway on standard streams."""
-    addresses = {name: f"unix:{folder}/{name}" for name in ["vision", "projector", "language"]}
-    stages = [("language", []), ("projector", ["--next", addresses["language"]]),
-              ("vision", ["--next", addresses["projector"]])]
-    processes = [
-        subprocess.Popen([f"{options.bin}/chiasm-{name}", "--model", options.model, "--threads",
-                          "1", "--listen", addresses[name], "--log-level", "error", *more])
-        for name, more in stages]
-    while not all(os.path.exists(f"{folder}/{name}") for name in addresses):
-        if any(process.poll() is not None for process in processes):
-            raise SystemExit("a service ended before it listened")
-        time.sleep(0.1)
-    gateway = subprocess.Popen(
-        [f"{options.bin}/chiasm-gateway", "--model", options.model, "--stdio", "--log-level",
-         "error"] + [f"--{name}={address}" for name, address in addresses.items()],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    return processes, gateway
-
-
-def ask(gateway, questions, window=32):
-    """Answers to (picture, question), a few of them under way at a time."""
-    answers = {}
-    for sent in range(len(questions) + window):
-        if sent < len(questions):
-            image, question = questions[sent]
-            gateway.stdin.write(json.dumps(
-                {"id": str(sent), "messages": [{"role": "user", "content": question}],
-                 "images": [image], "max_tokens": 40, "temperature": 0},
-                ensure_ascii=False) + "\n")
-            gateway.stdin.flush()
-        if sent >= window - 1 and len(answers) < len(questions):
-            reply = json.loads(gateway.stdout.readline())
-            answers[int(reply["id"])] = reply.get("text", f"error: {reply.get('error')}")
-    while len(answers) < len(questions):
-        reply = json.loads(gateway.stdout.readline())
-        answers[int(reply["id"])] = reply.get("text", f"error: {reply.get('error')}")
-    return [answers[index] for index in range(len(questions))]
 
 
 def swapped(rows):
@@ -176,11 +138,11 @@ def main():
                 rows = rows[:options.limit or None]
                 began = time.monotonic()
                 given = ask(gateway, [(str(options.data / r["image"]), r["question"])
-                                      for r in rows])
+                                      for r in rows], 40)
                 for row, answer in zip(rows, given):
                     row.update(set=name, given=answer, right=is_right(row, answer, terms))
                 some = list(zip(rows, swapped(rows)))[:options.blind]
-                blind = ask(gateway, [(str(options.data / p), r["question"]) for r, p in some])
+                blind = ask(gateway, [(str(options.data / p), r["question"]) for r, p in some], 40)
                 for (row, _), answer in zip(some, blind):
                     row.update(blind=answer, blind_right=is_right(row, answer, terms))
                 everything[name] = rows

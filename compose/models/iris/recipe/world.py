@@ -9,10 +9,7 @@ HERE = Path(__file__).resolve().parent
 VARIATION = "\ufe0f"
 
 IRREGULAR = {
-    "mouse": "mice", "sheep": "sheep", "fish": "fish", "deer": "deer", "wolf": "wolves",
-    "knife": "knives", "maple leaf": "maple leaves", "octopus": "octopuses", "die": "dice",
-    "squid": "squid", "shrimp": "shrimp", "scarf": "scarves", "cactus": "cacti", "box": "boxes",
-    "handbag": "handbags", "hippopotamus": "hippopotamuses", "bow and arrow": "bows and arrows",
+    "mouse": "mice", "fish": "fish", "octopus": "octopuses", "die": "dice", "cactus": "cacti",
 }
 
 
@@ -28,7 +25,7 @@ def plural(name):
         return name + "es"
     if re.search("[^aeiou]y$", name):
         return name[:-1] + "ies"
-    if name in ("tomato", "potato", "mango"):
+    if name == "tomato":
         return name + "es"
     return name + "s"
 
