@@ -9,11 +9,10 @@ import argparse
 import collections
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from mesh import ask, start  # noqa: E402
+from mesh import ask, mesh  # noqa: E402
 
 
 def main():
@@ -23,24 +22,16 @@ def main():
     parser.add_argument("--bin", default=".build/release")
     parser.add_argument("--mistakes", type=int, default=10)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        processes, gateway = start(options, folder)
-        try:
-            for name in ["seen", "unseen"]:
-                with open(f"{options.data}/{name}-questions.jsonl", encoding="utf-8") as file:
-                    rows = [json.loads(line) for line in file]
-                asked = [(f"{options.data}/{r['image']}", r["question"]) for r in rows]
-                # The picture of a question half the set away.
-                swapped = [(asked[(i + len(rows) // 2) % len(rows)][0], q)
-                           for i, (_, q) in enumerate(asked)]
-                answers, blind = ask(gateway, asked, 16), ask(gateway, swapped, 16)
-                report(name, rows, answers, blind, options.mistakes)
-        finally:
-            gateway.stdin.close()
-            gateway.wait()
-            for process in processes:
-                process.terminate()
-                process.wait()
+    with mesh(options.model, options.bin) as gateway:
+        for name in ["seen", "unseen"]:
+            with open(f"{options.data}/{name}-questions.jsonl", encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file]
+            asked = [(f"{options.data}/{r['image']}", r["question"]) for r in rows]
+            # The picture of a question half the set away.
+            swapped = [(asked[(i + len(rows) // 2) % len(rows)][0], q)
+                       for i, (_, q) in enumerate(asked)]
+            answers, blind = ask(gateway, asked, 16), ask(gateway, swapped, 16)
+            report(name, rows, answers, blind, options.mistakes)
 
 
 def report(name, rows, answers, blind, mistakes):
@@ -53,8 +44,8 @@ def report(name, rows, answers, blind, mistakes):
         cell[2] += swapped.strip() == row["answer"]
         if answer.strip() != row["answer"]:
             wrong.append((row, answer))
-    print(f"\npairs of thing and colour {'that were trained on' if name == 'seen' else 'never seen'}"
-          ", in new pictures")
+    kind = "that were trained on" if name == "seen" else "never seen"
+    print(f"\npairs of thing and colour {kind}, in new pictures")
     print(f"{'task':8} {'':2} {'asked':>6} {'right %':>8} {'blind %':>8}")
     for (task, language), (count, right, guessed) in sorted(table.items()):
         print(f"{task:8} {language} {count:6} {100 * right / count:8.1f} "

@@ -18,6 +18,7 @@ LATIN = [
     "debian/fonts-liberation/usr/share/fonts/truetype/liberation/LiberationMono-Regular.ttf",
     "debian/fonts-comic-neue/usr/share/fonts/opentype/comic-neue/ComicNeue-Bold.otf",
 ]
+EASY_LATIN = [LATIN[1], LATIN[5]]
 UNSEEN_LATIN = ["debian/fonts-lato/usr/share/fonts/truetype/lato/Lato-Bold.ttf"]
 CHINESE = [
     "debian/fonts-wqy-microhei/usr/share/fonts/truetype/wqy/wqy-microhei.ttc",
@@ -30,13 +31,17 @@ class Assets:
     """Those of training; the arguments say what is held out and asked for instead.
 
     style: a drawing style for all things; font: "unseen"; words: "unseen".
+    easy: for the first pictures of all: one style, two fonts, large, upright, on light grounds.
     """
 
-    def __init__(self, sources, sprites, style=None, font="seen", words="seen"):
+    def __init__(self, sources, sprites, style=None, font="seen", words="seen",
+                 easy=False):
         self.sources = Path(sources)
         self.sprites = Sprites(sprites)
-        self.style = style
-        self.latin = LATIN if font == "seen" else UNSEEN_LATIN
+        self.style = "noto" if easy else style
+        self.easy = easy
+        self.latin = EASY_LATIN if easy else LATIN if font == "seen" else UNSEEN_LATIN
+        self.chinese = CHINESE[:1] if easy else CHINESE
         self.things = TRAINED
         self.counted = [t for t in TRAINED if t.is_counted]
         self.words = self._words(words == "unseen")
@@ -59,7 +64,7 @@ class Assets:
         return self.font(rng.choice(self.latin), size)
 
     def chinese_font(self, rng, size):
-        return self.font(rng.choices(CHINESE, [2, 1])[0], size)
+        return self.font(rng.choices(self.chinese, [2, 1][:len(self.chinese)])[0], size)
 
     def sprite(self, rng, thing):
         return self.sprites.choose(rng, thing, self.style)

@@ -19,23 +19,26 @@ _noise = numpy.random.default_rng(7).normal(size=(4, SIDE * 2, SIDE * 2)).astype
 
 
 class Canvas:
-    def __init__(self, rng, ground=None, plain=False):
-        """`ground`: the name of the ground's colour; None: any tint, which has no name."""
+    def __init__(self, rng, ground=None, plain=False, light=None):
+        """`ground`: the name of the ground's colour; None: any tint, which has no name.
+
+        plain: of one tone; light: always a light one, or seven times in ten.
+        """
         self.rng = rng
         self.ground = ground
         self.layers = []
-        self.image = self._ground(plain)
+        self.image = self._ground(plain, light)
 
     # Grounds
 
-    def _ground(self, plain):
+    def _ground(self, plain, light):
         rng = self.rng
         if self.ground:
             tone = shade(rng, self.ground)
             if self.ground in ("white", "gray", "black"):
                 tone = shade(rng, self.ground)
         else:
-            light = rng.random() < 0.7
+            light = light or rng.random() < 0.7
             tone = tuple(rng.randint(190, 255) if light else rng.randint(20, 255)
                          for _ in range(3))
         style = "flat" if plain else rng.choices(
@@ -140,11 +143,13 @@ class Canvas:
 
     # The end
 
-    def encoded(self, gentle=False):
-        """JPEG after a camera's troubles: light, contrast, blur, noise, and what JPEG drops."""
+    def encoded(self, gentle=False, troubled=0.5):
+        """JPEG after a camera's troubles: light, contrast, blur, noise, and what JPEG drops.
+
+        troubled: the share of pictures that have more of these than the last.
+        """
         rng, image = self.rng, self.image
-        # Half of the pictures are as drawn: what they show is learnt there first, and much faster.
-        if rng.random() < 0.5:
+        if rng.random() < troubled:
             # Colours that are asked for must stay what they are called.
             gentle = gentle or self.ground is not None
             reach = 0.08 if gentle else 0.15

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the model again, from nothing: fetches, renders, trains in two phases, asks, and packs.
+"""Makes the model again, from nothing: fetches, renders, trains in three phases, packs, and asks.
 
   python3 -m venv VENV && VENV/bin/pip install -r requirements.txt
   VENV/bin/python make.py --work WORK --bin .build/release [--until render]
@@ -7,6 +7,7 @@
 Each step is done once: WORK/done/STEP says so, and training goes on where it was stopped.
 """
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -15,7 +16,14 @@ import time
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-STEPS = ["fetch", "sprites", "render", "tokenizer", "evaluation", "start", "vision", "all", "score"]
+STEPS = ["fetch", "sprites", "render", "tokenizer", "evaluation", "start", "first", "vision", "all",
+         "again", "pack", "score", "card"]
+#: Steps that are trained a second time, to compare.
+AGAIN = 50
+SAME = ["step", "loss", "grad_norm", "answer_loss", "patch_class_loss", "naming_loss"]
+BATCH = 8
+#: Quantised versions, which are scored beside the model.
+TYPES = ["q8", "q4"]
 
 
 class Recipe:
@@ -38,7 +46,8 @@ class Recipe:
 
     def render(self):
         self.python("render.py", "--sources", self.sources, "--sprites", self.sprites_, "--out",
-                    self.data, "--vision", self.options.vision, "--all", self.options.all)
+                    self.data, "--first", self.options.first, "--vision", self.options.vision,
+                    "--all", self.options.all)
 
     def tokenizer(self):
         self.python("tokenizer.py", "--data", self.data, "--out", self.work / "shape")
@@ -51,25 +60,58 @@ class Recipe:
         self.chiasm("random-model", self.work / "start", "--config",
                     self.work / "shape/config.json", "--tokenizer", self.work / "shape/tokenizer",
                     "--type", "float32", "--for-training")
+        self.python("start.py", "--model", self.work / "start")
+
+    def first(self):
+        self.train("first", self.work / "start", self.options.first)
 
     def vision(self):
-        self.train("vision", self.work / "start", self.options.vision, 8,
-                   ["--vision-stages", 1, "--language-stages", 1], threads=2)
+        self.train("vision", self.newest("first"), self.options.vision)
 
     def all(self):
-        # The head and the embedding table are one tensor: one language stage.
-        self.train("all", self.newest("vision"), self.options.all, 8,
-                   ["--vision-stages", 1, "--language-stages", 1])
+        self.train("all", self.newest("vision"), self.options.all)
 
-    def train(self, phase, model, samples, batch, stages, threads=1):
-        steps = samples // batch
-        self.chiasm("train", "--config", HERE / f"train-{phase}.yaml", "--model", model,
-                    "--meta", self.data / f"meta-{phase}.json", "--output", self.work / phase,
-                    "--max-steps", steps, "--threads", threads, "--balance", "auto", "--resume",
-                    *stages)
+    def train(self, phase, model, samples):
+        steps = samples // BATCH
+        self.steps(phase, model, self.work / phase, steps, "--resume")
         # A run that was asked to end early saved its state and succeeded.
         if self.newest(phase).name != f"checkpoint-{steps}":
             raise SystemExit(f"{phase}: ended before step {steps}; the same command goes on")
+
+    def steps(self, phase, model, output, steps, *more):
+        # The head and the embedding table are one tensor: one language stage. The vision encoder
+        # alone has both cores.
+        settings, threads = ("all", 1) if phase == "all" else ("vision", 2)
+        self.chiasm("train", "--config", HERE / f"train-{settings}.yaml", "--model", model,
+                    "--meta", self.data / f"meta-{phase}.json", "--output", output,
+                    "--max-steps", steps, "--threads", threads, "--balance", "auto",
+                    "--vision-stages", 1, "--language-stages", 1, *more)
+
+    def again(self):
+        """The first steps of the last phase once more: the same losses and norms, to the bit."""
+        output, trace = self.work / "again", self.work / "trace.json"
+        shutil.rmtree(output, ignore_errors=True)
+        self.steps("all", self.newest("vision"), output, AGAIN, "--trace", trace)
+        logs = [(folder / "train_log.jsonl").read_text().splitlines()[:AGAIN]
+                for folder in (self.work / "all", output)]
+        measures = [[{k: v for k, v in json.loads(line).items() if k in SAME} for line in log]
+                    for log in logs]
+        if measures[0] != measures[1]:
+            raise SystemExit("the first steps of `all` came out different the second time")
+        print(f"again: {AGAIN} steps with the same bits")
+
+    def pack(self):
+        """The model folder as it is shipped, and its quantised versions beside it."""
+        iris = self.work / "iris"
+        for folder in [iris, *map(self.quantised, TYPES)]:
+            shutil.rmtree(folder, ignore_errors=True)
+        self.chiasm("export", self.newest("all"), iris, "--type", "bfloat16")
+        shutil.copy(self.sources / "NOTICE", iris / "NOTICE")
+        for kind in TYPES:
+            self.chiasm("quantize", iris, self.quantised(kind), "--type", kind)
+
+    def quantised(self, kind):
+        return self.work / f"iris-{kind}"
 
     def newest(self, phase):
         found = [p for p in (self.work / phase).glob("checkpoint-*")
@@ -77,17 +119,26 @@ class Recipe:
         return max(found, key=lambda p: int(p.name.split("-")[1]))
 
     def score(self):
-        self.python("score.py", "--model", self.newest("all"), "--data", self.tests, "--out",
-                    self.work / "scores", "--sources", self.sources, "--bin", self.options.bin)
-        shutil.copy(self.sources / "NOTICE", self.work / "NOTICE")
+        for model, scores in [(self.work / "iris", "scores")] + [
+                (self.quantised(kind), f"scores-{kind}") for kind in TYPES]:
+            self.python("score.py", "--model", model, "--data", self.tests, "--out",
+                        self.work / scores, "--sources", self.sources, "--bin", self.options.bin)
+
+    def card(self):
+        """The model card, with its pictures and thinned logs."""
+        logs = [self.work / phase / "train_log.jsonl" for phase in ("first", "vision", "all")]
+        self.chiasm("curve", *logs, "--svg", self.work / "iris/curves.svg")
+        self.chiasm("trace", self.work / "trace.json", "--svg", self.work / "iris/pipeline.svg")
+        self.python("card.py", "--work", self.work)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--bin", default=Path(".build/release"), type=Path)
-    parser.add_argument("--vision", type=int, default=240_000, help="samples of the first phase")
-    parser.add_argument("--all", type=int, default=120_000, help="samples of the second phase")
+    parser.add_argument("--first", type=int, default=60_000, help="samples of the first phase")
+    parser.add_argument("--vision", type=int, default=120_000, help="of the second")
+    parser.add_argument("--all", type=int, default=120_000, help="of the third")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     options = parser.parse_args()
     done = options.work / "done"

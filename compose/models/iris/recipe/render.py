@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Renders the training set: pictures, conversations and what each patch shows.
 
-  ./render.py --sources SOURCES --sprites SPRITES --out DATA --vision 150000 --all 150000
+  ./render.py --sources SOURCES --sprites SPRITES --out DATA --first 60000 --vision 120000
 
-Writes DATA/images/FAMILY/…, DATA/FAMILY.jsonl, DATA/classes.json, and two meta files over the same
-lines: meta-vision.json for the phase that trains the vision encoder alone, meta-all.json for the
-one that trains everything. A picture depends on the seed, its family and its number alone.
+Writes DATA/images/FAMILY/…, DATA/FAMILY.jsonl, DATA/classes.json, and the phases' meta files:
+meta-first.json, easy pictures for the vision encoder alone; meta-vision.json, harder ones for it;
+and over these meta-all.json for the phase that trains everything. A picture depends on the seed,
+its family and its number alone.
 """
 import argparse
 import json
@@ -27,7 +28,9 @@ FAMILIES = {
     "charts": charts, "tables": tables, "geometry": geometry, "photos": photos, "unsure": unsure,
     "talk": talk,
 }
-#: Shares of the two phases. The first has more of what is hard to see: shapes and signs.
+#: Shares of the phases. From easy pictures the encoder learns to see three times as fast. Before
+#: the last phase there is more of what is hard to see: shapes and signs.
+FIRST = {"easy-naming": 0.35, "easy-scenes": 0.15, "easy-shapes": 0.25, "easy-reading": 0.25}
 VISION = {
     "naming": 0.24, "scenes": 0.18, "shapes": 0.27, "easyvqa": 0.02, "reading": 0.20,
     "charts": 0.03, "tables": 0.01, "geometry": 0.02, "photos": 0.03,
@@ -36,6 +39,7 @@ ALL = {
     "naming": 0.24, "scenes": 0.20, "reading": 0.13, "shapes": 0.15, "easyvqa": 0.05,
     "charts": 0.06, "tables": 0.02, "geometry": 0.03, "photos": 0.06, "unsure": 0.04, "talk": 0.02,
 }
+PHASES = {"first": FIRST, "vision": VISION, "all": ALL}
 CHUNK = 250
 GENTLE = {"reading", "charts", "tables", "photos", "easyvqa"}
 
@@ -43,7 +47,9 @@ GENTLE = {"reading", "charts", "tables", "photos", "easyvqa"}
 def sample(family, number, seed, assets):
     """The JPEG, or None, and the sample without its path."""
     rng = random.Random(f"{seed}/{family}/{number}")
-    canvas, asks = FAMILIES[family].draw(rng, assets)
+    easy = family.startswith("easy-")
+    kind = family.removeprefix("easy-")
+    canvas, asks = FAMILIES[kind].draw(rng, assets[easy])
     turns = pick(rng, asks, rng.choice([3, 4]))
     line = {"id": f"{family}/{number}"}
     said = []
@@ -56,7 +62,8 @@ def sample(family, number, seed, assets):
     line["conversations"] = said
     if canvas:
         line.update(canvas.labels(CLASSES.colours))
-    return canvas.encoded(family in GENTLE) if canvas else None, line, turns
+    picture = canvas.encoded(kind in GENTLE, 0.0 if easy else 0.5) if canvas else None
+    return picture, line, turns
 
 
 def path_of(family, number):
@@ -68,7 +75,7 @@ _assets = None
 
 def _start(sources, sprites):
     global _assets
-    _assets = Assets(sources, sprites)
+    _assets = [Assets(sources, sprites, easy=easy) for easy in (False, True)]
 
 
 def _chunk(job):
@@ -127,18 +134,21 @@ def main():
     parser.add_argument("--sources", required=True, type=Path)
     parser.add_argument("--sprites", required=True, type=Path)
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--vision", type=int, default=150_000, help="samples of the first phase")
-    parser.add_argument("--all", type=int, default=150_000, help="samples of the second phase")
+    for phase in PHASES:
+        parser.add_argument(f"--{phase}", type=int, default=100_000, help="samples of this phase")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=os.cpu_count())
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    counts = {f: max(round(options.vision * VISION.get(f, 0)), round(options.all * ALL[f]))
-              for f in FAMILIES}
+    totals = {phase: getattr(options, phase) for phase in PHASES}
+    counts = {}
+    for phase, shares in PHASES.items():
+        for family, share in shares.items():
+            counts[family] = max(counts.get(family, 0), round(totals[phase] * share))
     render(options, counts)
     write(options.out / "classes.json", CLASSES.table)
-    write(options.out / "meta-vision.json", meta(counts, VISION, options.vision))
-    write(options.out / "meta-all.json", meta(counts, ALL, options.all))
+    for phase, shares in PHASES.items():
+        write(options.out / f"meta-{phase}.json", meta(counts, shares, totals[phase]))
     print(f"{sum(counts.values())} samples in {options.out}")
 
 

@@ -12,7 +12,6 @@ import collections
 import json
 import random
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from judge import is_right
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-from mesh import ask, start  # noqa: E402
+from mesh import ask, mesh  # noqa: E402
 
 SETS = ["seen", "style", "stamps", "names", "words", "font", "matplotlib", "easy-vqa", "fashion"]
 #: Rows of the first table: title, set, tasks or a kind.
@@ -128,33 +127,25 @@ def main():
     options.out.mkdir(parents=True, exist_ok=True)
     terms = json.loads((options.data / "terms.json").read_text(encoding="utf-8"))
     everything = {}
-    with tempfile.TemporaryDirectory() as folder:
-        processes, gateway = start(options, folder)
-        try:
-            for name in options.sets:
-                with open(options.data / f"{name}.jsonl", encoding="utf-8") as file:
-                    rows = [json.loads(line) for line in file]
-                random.Random(name).shuffle(rows)
-                rows = rows[:options.limit or None]
-                began = time.monotonic()
-                given = ask(gateway, [(str(options.data / r["image"]), r["question"])
-                                      for r in rows], 40)
-                for row, answer in zip(rows, given):
-                    row.update(set=name, given=answer, right=is_right(row, answer, terms))
-                some = list(zip(rows, swapped(rows)))[:options.blind]
-                blind = ask(gateway, [(str(options.data / p), r["question"]) for r, p in some], 40)
-                for (row, _), answer in zip(some, blind):
-                    row.update(blind=answer, blind_right=is_right(row, answer, terms))
-                everything[name] = rows
-                spent = time.monotonic() - began
-                print(f"{name}: {len(rows)} questions, {(len(rows) + len(some)) / spent:.0f}/s",
-                      flush=True)
-        finally:
-            gateway.stdin.close()
-            gateway.wait()
-            for process in processes:
-                process.terminate()
-                process.wait()
+    with mesh(options.model, options.bin) as gateway:
+        for name in options.sets:
+            with open(options.data / f"{name}.jsonl", encoding="utf-8") as file:
+                rows = [json.loads(line) for line in file]
+            random.Random(name).shuffle(rows)
+            rows = rows[:options.limit or None]
+            began = time.monotonic()
+            given = ask(gateway, [(str(options.data / r["image"]), r["question"])
+                                  for r in rows], 40)
+            for row, answer in zip(rows, given):
+                row.update(set=name, given=answer, right=is_right(row, answer, terms))
+            some = list(zip(rows, swapped(rows)))[:options.blind]
+            blind = ask(gateway, [(str(options.data / p), r["question"]) for r, p in some], 40)
+            for (row, _), answer in zip(some, blind):
+                row.update(blind=answer, blind_right=is_right(row, answer, terms))
+            everything[name] = rows
+            spent = time.monotonic() - began
+            print(f"{name}: {len(rows)} questions, {(len(rows) + len(some)) / spent:.0f}/s",
+                  flush=True)
     write(options, everything)
 
 

@@ -80,10 +80,11 @@ def place_ask(x, y):
 
 def draw(rng, assets):
     thing = rng.choice(assets.things)
-    ground = rng.choice(list(COLOURS)) if rng.random() < 0.6 else None
-    canvas = Canvas(rng, ground)
-    size = int(SIDE * rng.triangular(0.32, 0.95, 0.7))
-    drawn = turned(rng, assets.sprite(rng, thing), size, 12)
+    easy = assets.easy
+    ground = rng.choice(list(COLOURS)) if rng.random() < (0.2 if easy else 0.6) else None
+    canvas = Canvas(rng, ground, plain=easy, light=easy)
+    size = int(SIDE * rng.triangular(0.6 if easy else 0.32, 0.95, 0.75 if easy else 0.7))
+    drawn = turned(rng, assets.sprite(rng, thing), size, 0 if easy else 12, not easy)
     x = rng.randint(-4, max(-4, SIDE - drawn.width + 4))
     y = rng.randint(-4, max(-4, SIDE - drawn.height + 4))
     canvas.paste(drawn, x, y, CLASSES.of("thing", thing.english))

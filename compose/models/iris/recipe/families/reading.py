@@ -35,8 +35,10 @@ def write(rng, canvas, text, font, x, y, colour, turn=0.0, rgb=None, on_line=Fal
     return drawn.size
 
 
-def inks(rng):
-    """A ground and an ink that can be told apart."""
+def inks(rng, easy=False):
+    """A ground and an ink that can be told apart; of easy ones most are black on white."""
+    if easy and rng.random() < 0.7:
+        return "white", "black"
     dark = ["red", "blue", "green", "purple", "brown", "black", "teal"]
     light = ["white", "yellow", "pink", "orange"]
     ground, ink = rng.choice(dark), rng.choice(light)
@@ -46,7 +48,7 @@ def inks(rng):
     return (ground, ink) if rng.random() < 0.35 else (ink, ground)
 
 
-def fitted(rng, font_of, text, most=SIDE - 10, largest=72, least=13):
+def fitted(rng, font_of, text, largest, least=13, most=SIDE - 10):
     """The font at a random size at which a line fits."""
     low = font_of(20).getlength(text) / 20
     limit = min(largest, most / max(low, 1e-3))
@@ -61,8 +63,8 @@ def place(rng, canvas, text, font, ink, turn):
     write(rng, canvas, text, font, x, y, ink, turn)
 
 
-def one_font(rng, assets, path_of, size_of):
-    path = rng.choice(path_of)
+def one_font(rng, assets, paths):
+    path = rng.choice(paths)
     return lambda size: assets.font(path, size)
 
 
@@ -78,12 +80,13 @@ def colour_asks(ground, ink):
 
 
 def digits(rng, assets):
-    length = rng.choices([1, 2, 3, 4, 5], [4, 3, 2, 1, 0.6])[0]
+    easy = assets.easy
+    length = rng.choices([1, 2, 3, 4, 5], [4, 2, 0, 0, 0] if easy else [4, 3, 2, 1, 0.6])[0]
     text = "".join(rng.choice("0123456789") for _ in range(length))
-    ground, ink = inks(rng)
-    canvas = Canvas(rng, ground, plain=rng.random() < 0.6)
-    font = fitted(rng, one_font(rng, assets, assets.latin, None), text, largest=90)
-    place(rng, canvas, text, font, ink, rng.choice([0, 0, rng.uniform(-6, 6)]))
+    ground, ink = inks(rng, assets.easy)
+    canvas = Canvas(rng, ground, plain=easy or rng.random() < 0.6)
+    font = fitted(rng, one_font(rng, assets, assets.latin), text, 90, 40 if easy else 13)
+    place(rng, canvas, text, font, ink, 0 if easy else rng.choice([0, 0, rng.uniform(-6, 6)]))
     asks = [Ask("digits", "text",
                 [("What number is this?", text), ("Read the number.", text),
                  ("What is written here?", text), ("Which number do you see?", f"It is {text}.")],
@@ -105,9 +108,9 @@ def digits(rng, assets):
 def word(rng, assets):
     text = rng.choice(assets.words)
     shown = rng.choices([text, text.upper(), text.capitalize()], [2, 1, 1])[0]
-    ground, ink = inks(rng)
+    ground, ink = inks(rng, assets.easy)
     canvas = Canvas(rng, ground, plain=rng.random() < 0.6)
-    font = fitted(rng, one_font(rng, assets, assets.latin, None), shown, largest=44)
+    font = fitted(rng, one_font(rng, assets, assets.latin), shown, 44)
     place(rng, canvas, shown, font, ink, rng.choice([0, 0, rng.uniform(-5, 5)]))
     spelt = " ".join(shown)
     asks = [
@@ -124,11 +127,11 @@ def word(rng, assets):
 
 
 def hanzi(rng, assets):
-    length = rng.choices([1, 2, 3, 4], [5, 3, 1, 0.6])[0]
+    length = rng.choices([1, 2, 3, 4], [5, 3, 0, 0] if assets.easy else [5, 3, 1, 0.6])[0]
     text = "".join(rng.choice(HANZI) for _ in range(length))
-    ground, ink = inks(rng)
+    ground, ink = inks(rng, assets.easy)
     canvas = Canvas(rng, ground, plain=rng.random() < 0.6)
-    size = rng.randint(22, min(84, (SIDE - 10) // length))
+    size = rng.randint(40 if assets.easy else 22, min(84, (SIDE - 10) // length))
     font = assets.chinese_font(rng, size)
     place(rng, canvas, text, font, ink, rng.choice([0, 0, rng.uniform(-5, 5)]))
     kind = "characters" if length > 1 else "character"

@@ -55,17 +55,19 @@ def presence(rng, present, assets):
 def groups(rng, assets):
     """Some of one kind, at times with some of another."""
     first, second = rng.sample(assets.counted, 2)
-    count = rng.randint(1, 6)
+    easy = assets.easy
+    count = rng.randint(1, 3 if easy else 6)
     more = rng.randint(1, 6 - count) if count < 6 and rng.random() < 0.45 else 0
     total = count + more
-    ground = rng.choice(list(COLOURS)) if rng.random() < 0.3 else None
-    canvas = Canvas(rng, ground)
+    ground = rng.choice(list(COLOURS)) if not easy and rng.random() < 0.3 else None
+    canvas = Canvas(rng, ground, plain=easy, light=easy)
     size = {1: 60, 2: 50, 3: 44, 4: 40, 5: 36, 6: 34}[total] * rng.uniform(0.8, 1.0)
     kinds = [first] * count + [second] * more
     rng.shuffle(kinds)
     drawings = {first: assets.sprite(rng, first), second: assets.sprite(rng, second)}
     for kind, (x, y) in zip(kinds, places(rng, total, size)):
-        drawn = turned(rng, drawings[kind], int(size * rng.uniform(0.85, 1.0)), 10)
+        drawn = turned(rng, drawings[kind], int(size * rng.uniform(0.85, 1.0)),
+                       0 if easy else 10, not easy)
         canvas.paste(drawn, round(x - drawn.width / 2), round(y - drawn.height / 2),
                      CLASSES.of("thing", kind.english))
     present = [first, second] if more else [first]
@@ -94,12 +96,13 @@ def pair(rng, assets):
     upright = rng.random() < 0.35
     count = 2 if rng.random() < 0.65 else 3
     things = rng.sample(assets.counted, count)
-    ground = rng.choice(list(COLOURS)) if rng.random() < 0.3 else None
-    canvas = Canvas(rng, ground)
+    easy = assets.easy
+    ground = rng.choice(list(COLOURS)) if not easy and rng.random() < 0.3 else None
+    canvas = Canvas(rng, ground, plain=easy, light=easy)
     room = SIDE / count
     for index, thing in enumerate(things):
         size = int(room * rng.uniform(0.8, 1.0) * (1.0 if count == 2 else 1.1))
-        drawn = turned(rng, assets.sprite(rng, thing), size, 10)
+        drawn = turned(rng, assets.sprite(rng, thing), size, 0 if easy else 10, not easy)
         along = (index + 0.5) * room + rng.uniform(-0.05, 0.05) * room
         # A little beside the row, so that rows are not all alike.
         across = SIDE / 2 + rng.uniform(-0.5, 0.5) * (SIDE - size)

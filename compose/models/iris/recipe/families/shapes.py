@@ -48,7 +48,7 @@ TURNS = {"square": 12, "diamond": 12, "rectangle": 90, "arrow": 180, "oval": 90,
          "star": 30, "cross": 15, "triangle": 30}
 
 
-def drawn_shape(rng, shape, rgb, size):
+def drawn_shape(rng, shape, rgb, size, easy=False):
     """RGBA of a shape so many pixels wide at most, turned, and here and there with an edge."""
     side = int(size) * FINE
     fine = Image.new("RGBA", (side, side))
@@ -57,9 +57,10 @@ def drawn_shape(rng, shape, rgb, size):
     # As large as fits when it is turned.
     r = (side / 2 - FINE) / max(math.hypot(x, y) for x, y in points)
     turn = 0 if shape == "circle" else math.radians(rng.uniform(-1, 1) * TURNS.get(shape, 20))
+    turn *= 0.2 if easy else 1
     c, s = math.cos(turn), math.sin(turn)
     edge, width = None, 0
-    if rng.random() < 0.25:
+    if rng.random() < 0.25 and not easy:
         edge, width = tint(rng, (30, 30, 30), 20), int(FINE * 1.2)
     drawing.polygon([(side / 2 + r * (c * x - s * y), side / 2 + r * (s * x + c * y))
                      for x, y in points], fill=rgb, outline=edge, width=width)
@@ -137,8 +138,9 @@ def several_asks(rng, found):
                         "side"))
     listed = joined([a(f"{c} {s}") for s, c, *_ in sorted(found, key=lambda f: f[2])], " and ")
     asks.append(Ask("caption", "text", [("Describe the picture.", capital(listed) + ".")],
-                    [("描述这幅图。", "、".join(f"{COLOURS[c][0]}的{SHAPES[s]}" for s, c, *_ in
-                                        sorted(found, key=lambda f: f[2])) + "。")],
+                    [("描述这幅图。", "、".join(
+                        f"{COLOURS[c][0]}的{SHAPES[s]}"
+                        for s, c, *_ in sorted(found, key=lambda f: f[2])) + "。")],
                     ("", ""), 0.7, "all"))
     asks.append(Ask("count", "number", [("How many shapes are there?", str(len(found)))],
                     [("有几个图形？", f"{number(len(found))[1]}个。")], (str(len(found)),) * 2, 0.7,
@@ -177,21 +179,26 @@ def same_asks(rng, shape, colours):
     return asks
 
 
-def put(rng, canvas, shape, colour, x, y, size):
-    drawn = drawn_shape(rng, shape, shade(rng, colour), size)
+def put(rng, canvas, shape, colour, x, y, size, easy):
+    drawn = drawn_shape(rng, shape, shade(rng, colour), size, easy)
     canvas.paste(drawn, round(x - drawn.width / 2), round(y - drawn.height / 2),
                  CLASSES.of("shape", shape), CLASSES.colours[colour])
 
 
 def draw(rng, assets):
-    ground = rng.choice(list(COLOURS)) if rng.random() < 0.6 else "white"
-    canvas = Canvas(rng, ground, plain=rng.random() < 0.6)
-    style = rng.choices(["single", "several", "same"], [3, 4, 3.5])[0]
+    easy = assets.easy
+    # What is a star must first be learnt without its colour.
+    plainest = easy and rng.random() < 0.7
+    ground = rng.choice(list(COLOURS)) if not plainest and rng.random() < 0.6 else "white"
+    canvas = Canvas(rng, ground, plain=easy or rng.random() < 0.6)
+    style = rng.choices(["single", "several", "same"],
+                        [1, 0, 0] if plainest else [1, 2, 0] if easy else [3, 4, 3.5])[0]
     if style == "single":
-        shape, colour = rng.choice(list(SHAPES)), contrasting(rng, ground)[0]
-        size = SIDE * rng.uniform(0.25, 0.9)
+        shape = rng.choice(list(SHAPES))
+        colour = "black" if plainest else contrasting(rng, ground)[0]
+        size = SIDE * rng.uniform(0.5 if easy else 0.25, 0.9)
         x, y = (rng.uniform(size / 2, SIDE - size / 2) for _ in range(2))
-        put(rng, canvas, shape, colour, x, y, size)
+        put(rng, canvas, shape, colour, x, y, size, easy)
         asks = single_asks(rng, shape, colour) + ground_asks(ground)
         if size < 0.5 * SIDE and all(abs(3 * v / SIDE - e) > 0.2 for v in (x, y) for e in (1, 2)):
             asks.append(place_ask(x, y))
@@ -206,8 +213,8 @@ def draw(rng, assets):
         colours = contrasting(rng, ground, count)
         found = []
         for (x, y), shape, colour in zip(places(rng, count, room), shapes, colours):
-            size = room * rng.uniform(0.5, 1.0)
-            put(rng, canvas, shape, colour, x, y, size)
+            size = room * rng.uniform(0.8 if easy else 0.5, 1.0)
+            put(rng, canvas, shape, colour, x, y, size, easy)
             found.append((shape, colour, x, y, size))
         return canvas, several_asks(rng, found)
     count = rng.randint(1, 6)
@@ -218,5 +225,5 @@ def draw(rng, assets):
     colours = [rng.choice(kinds) for _ in range(count)]
     size = {1: 60, 2: 48, 3: 42, 4: 38, 5: 34, 6: 32}[count] * rng.uniform(0.6, 1.0)
     for (x, y), colour in zip(places(rng, count, size), colours):
-        put(rng, canvas, shape, colour, x, y, size * rng.uniform(0.85, 1.0))
+        put(rng, canvas, shape, colour, x, y, size * rng.uniform(0.85, 1.0), easy)
     return canvas, same_asks(rng, shape, colours)
