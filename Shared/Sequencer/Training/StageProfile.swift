@@ -10,7 +10,8 @@ public struct StageProfile: Sendable, Equatable {
   /// Seconds of each vision layer, the first with the patch embedding.
   public var vision: [Double]
   public var projector: Double
-  /// Of each decoder layer, the last with the head.
+  /// Of each decoder layer, the last with the head; the mean of all where head and embedding table
+  /// are one tensor.
   public var language: [Double]
 
   /// - Parameter folder: the model's, whose weights are read for the layers that are measured.
@@ -34,10 +35,10 @@ public struct StageProfile: Sendable, Equatable {
           model, layers: layer..<layer + 1, weights: weights, device: device, options: options),
         picture)
     }
-    func languageLayer(_ layer: Int) throws -> Double {
+    func languageLayers(_ layers: Range<Int>) throws -> Double {
       try seconds(
         LanguageTrainer(
-          model, layers: layer..<layer + 1, weights: weights, device: device, options: options,
+          model, layers: layers, weights: weights, device: device, options: options,
           cacheTokens: 0, imageToken: nil), text)
     }
     /// Layers between the first and the last are all alike.
@@ -48,11 +49,19 @@ public struct StageProfile: Sendable, Equatable {
       let middle = count > 2 ? try measure(count / 2) : first
       return (0..<count).map { $0 == 0 ? first : $0 == count - 1 ? last : middle }
     }
+    let count = model.language.layerCount
+    let language: [Double]
+    if model.language.tiesEmbeddings {
+      // First and last layer cannot be had alone: head and embedding table are one tensor.
+      language = Array(repeating: try languageLayers(0..<count) / Double(count), count: count)
+    } else {
+      language = try all(count) { try languageLayers($0..<$0 + 1) }
+    }
     return StageProfile(
       vision: try all(model.usedVisionLayers, visionLayer),
       projector: try seconds(
         ProjectorTrainer(model, weights: weights, device: device, options: options), picture),
-      language: try all(model.language.layerCount, languageLayer))
+      language: language)
   }
 
   /// The shortest of a few passes forward and back.
