@@ -79,19 +79,21 @@ class Recipe:
             raise SystemExit(f"{phase}: ended before step {steps}; the same command goes on")
 
     def steps(self, phase, model, output, steps, *more):
-        # The head and the embedding table are one tensor: one language stage. The vision encoder
-        # alone has both cores.
-        settings, threads = ("all", 1) if phase == "all" else ("vision", 2)
+        # The head and the embedding table are one tensor: one language stage. Each stage may use
+        # both cores, since with two micro-batches one of the two mostly waits for the other.
+        settings = "all" if phase == "all" else "vision"
         self.chiasm("train", "--config", HERE / f"train-{settings}.yaml", "--model", model,
                     "--meta", self.data / f"meta-{phase}.json", "--output", output,
-                    "--max-steps", steps, "--threads", threads, "--balance", "auto",
-                    "--vision-stages", 1, "--language-stages", 1, *more)
+                    "--max-steps", steps, "--threads", 2, "--vision-stages", 1,
+                    "--language-stages", 1, *more)
 
     def again(self):
         """The first steps of the last phase once more: the same losses and norms, to the bit."""
         output, trace = self.work / "again", self.work / "trace.json"
         shutil.rmtree(output, ignore_errors=True)
-        self.steps("all", self.newest("vision"), output, AGAIN, "--trace", trace)
+        # Of the whole phase's length, which the rate's schedule and the losses' weights depend on.
+        self.steps("all", self.newest("vision"), output, self.options.all // BATCH,
+                   "--stop-after", AGAIN, "--trace", trace)
         logs = [(folder / "train_log.jsonl").read_text().splitlines()[:AGAIN]
                 for folder in (self.work / "all", output)]
         measures = [[{k: v for k, v in json.loads(line).items() if k in SAME} for line in log]
@@ -119,17 +121,21 @@ class Recipe:
         return max(found, key=lambda p: int(p.name.split("-")[1]))
 
     def score(self):
-        for model, scores in [(self.work / "iris", "scores")] + [
-                (self.quantised(kind), f"scores-{kind}") for kind in TYPES]:
+        """Of each set so many questions at most, and so many of them blind."""
+        for model, scores, most, blind in [(self.work / "iris", "scores", 3000, 500)] + [
+                (self.quantised(kind), f"scores-{kind}", 600, 100) for kind in TYPES]:
             self.python("score.py", "--model", model, "--data", self.tests, "--out",
-                        self.work / scores, "--sources", self.sources, "--bin", self.options.bin)
+                        self.work / scores, "--sources", self.sources, "--bin", self.options.bin,
+                        "--limit", most, "--blind", blind)
 
     def card(self):
         """The model card, with its pictures and thinned logs."""
-        logs = [self.work / phase / "train_log.jsonl" for phase in ("first", "vision", "all")]
-        self.chiasm("curve", *logs, "--svg", self.work / "iris/curves.svg")
-        self.chiasm("trace", self.work / "trace.json", "--svg", self.work / "iris/pipeline.svg")
         self.python("card.py", "--work", self.work)
+        logs = [self.work / "logs" / phase / "train_log.jsonl"
+                for phase in ("first", "vision", "all")]
+        self.chiasm("curve", *logs, "--log-scale", "--smoothing", 0.5, "--svg",
+                    self.work / "iris/curves.svg")
+        self.chiasm("trace", self.work / "trace.json", "--svg", self.work / "iris/pipeline.svg")
 
 
 def main():
@@ -138,7 +144,7 @@ def main():
     parser.add_argument("--bin", default=Path(".build/release"), type=Path)
     parser.add_argument("--first", type=int, default=60_000, help="samples of the first phase")
     parser.add_argument("--vision", type=int, default=120_000, help="of the second")
-    parser.add_argument("--all", type=int, default=120_000, help="of the third")
+    parser.add_argument("--all", type=int, default=88_000, help="of the third")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     options = parser.parse_args()
     done = options.work / "done"
