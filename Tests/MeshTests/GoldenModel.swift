@@ -15,14 +15,14 @@ struct GoldenModel: Sendable, CustomTestStringConvertible {
   let name: String
   let visionLayers: Int
   let languageLayers: Int
-  /// Where the same model lies quantised, if it is that which is meant.
-  var quantisedFolder: String?
+  /// Where the model lies if it is not one of the fixtures, or one of them quantised.
+  var otherFolder: String?
 
   static let tiny = GoldenModel(name: "v12-tiny", visionLayers: 3, languageLayers: 3)
   static let sharded = GoldenModel(name: "v12-sharded-bf16", visionLayers: 4, languageLayers: 2)
 
   var testDescription: String { name }
-  var folder: String { quantisedFolder ?? Fixtures.path("golden/\(name)/checkpoint") }
+  var folder: String { otherFolder ?? Fixtures.path("golden/\(name)/checkpoint") }
 
   /// Where `image.jpg` or `second.jpg` lies.
   func path(_ picture: String) -> String { Fixtures.path("golden/\(name)/\(picture)") }

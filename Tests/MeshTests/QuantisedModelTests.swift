@@ -19,7 +19,7 @@ import Transport
     let directory = try SocketDirectory()
     defer { directory.remove() }
     var quantised = model
-    quantised.quantisedFolder = "\(directory.path)/model"
+    quantised.otherFolder = "\(directory.path)/model"
     let work = try ModelQuantisation(source: model.folder, recipe: QuantisationRecipe(type)) {
       try Quantiser.quantise($0, as: $1, into: $2)
     }
