@@ -17,9 +17,8 @@ RELEASE := .build/release
 PACKAGES := libprotobuf-c-dev protobuf-c-compiler libopenblas-dev libjpeg-dev libpng-dev \
   libsentencepiece-dev libssl-dev libedit-dev pkg-config
 
-# A random model: it answers, and its words mean nothing.
-MODEL ?= Tests/Fixtures/golden/v12-tiny/checkpoint
-PICTURE ?= compose/pictures/cat.jpg
+MODEL ?= compose/models/iris
+PICTURE ?= compose/pictures/drawn-cat.jpg
 PROMPT ?= What is in the picture?
 BENCH_MODEL ?= .build/bench-model
 BENCH := .build/bench
@@ -32,8 +31,6 @@ build: deps swift
 	swift build $(SWIFT_FLAGS)
 
 chat: build
-	@if [ '$(MODEL)' = 'Tests/Fixtures/golden/v12-tiny/checkpoint' ]; then \
-	  echo 'The model is a small random one: the mesh is real, its words mean nothing.' >&2; fi
 	$(RELEASE)/chiasm chat --model '$(MODEL)' --image '$(PICTURE)' --max-tokens 48 '$(PROMPT)'
 
 test: deps swift
