@@ -15,7 +15,8 @@ from PIL import Image
 from make import BATCH, TYPES
 
 HERE = Path(__file__).resolve().parent
-PHASES = {"first": "vision, easy", "vision": "vision", "all": "everything"}
+PHASES = {"first": "vision, easy", "vision": "vision", "all": "everything",
+          "more": "everything, the hard oftener"}
 #: Steps of a line in a thinned log.
 THIN = 50
 KEPT = ["loss", "answer_loss", "patch_class_loss", "naming_loss", "patch_accuracy", "learning_rate",
@@ -65,7 +66,7 @@ def training(config, logs):
     for phase, log in logs.items():
         seconds = sum(line["step_seconds"] for line in log)
         pictures = BATCH * len(log)
-        operations = flops(config, log, phase == "all") / 1e12
+        operations = flops(config, log, phase in ("all", "more")) / 1e12
         rows.append(
             f"| {PHASES[phase]} | {pictures:,} | {seconds / 3600:.2f} | {pictures / seconds:.0f} | "
             f"{100 * mean(log, 'bubble'):.0f} % | {operations:.0f} | "

@@ -70,7 +70,8 @@ def notice(sources):
         for source in sources:
             if source["use"] == use:
                 lines += [f"  {source['file_name']}", f"    {source['says']}"]
-    lines += ["", "None of these files is part of this folder. Pictures made with those of the first",
+    lines += ["",
+              "None of these files is part of this folder. Pictures made with those of the first",
               "list are: mistakes.jpg here, and those of Tests/Fixtures/iris. The licences in full",
               "are in the packages named."]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the model again, from nothing: fetches, renders, trains in three phases, packs, and asks.
+"""Makes the model again, from nothing: fetches, renders, trains in four phases, packs, and asks.
 
   python3 -m venv VENV && VENV/bin/pip install -r requirements.txt
   VENV/bin/python make.py --work WORK --bin .build/release [--until render]
@@ -17,7 +17,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 STEPS = ["fetch", "sprites", "render", "tokenizer", "evaluation", "start", "first", "vision", "all",
-         "again", "pack", "score", "card"]
+         "again", "more", "pack", "score", "card"]
 #: Steps that are trained a second time, to compare.
 AGAIN = 50
 SAME = ["step", "loss", "grad_norm", "answer_loss", "patch_class_loss", "naming_loss"]
@@ -47,7 +47,7 @@ class Recipe:
     def render(self):
         self.python("render.py", "--sources", self.sources, "--sprites", self.sprites_, "--out",
                     self.data, "--first", self.options.first, "--vision", self.options.vision,
-                    "--all", self.options.all)
+                    "--all", self.options.all, "--more", self.options.more)
 
     def tokenizer(self):
         self.python("tokenizer.py", "--data", self.data, "--out", self.work / "shape")
@@ -71,6 +71,13 @@ class Recipe:
     def all(self):
         self.train("all", self.newest("vision"), self.options.all)
 
+    def more(self):
+        """On from the model as it would be shipped, in bfloat16; the class heads begin anew."""
+        start = self.work / "more-start"
+        shutil.rmtree(start, ignore_errors=True)
+        self.chiasm("export", self.newest("all"), start, "--type", "bfloat16")
+        self.train("more", start, self.options.more)
+
     def train(self, phase, model, samples):
         steps = samples // BATCH
         self.steps(phase, model, self.work / phase, steps, "--resume")
@@ -81,7 +88,7 @@ class Recipe:
     def steps(self, phase, model, output, steps, *more):
         # The head and the embedding table are one tensor: one language stage. Each stage may use
         # both cores, since with two micro-batches one of the two mostly waits for the other.
-        settings = "all" if phase == "all" else "vision"
+        settings = phase if phase in ("all", "more") else "vision"
         self.chiasm("train", "--config", HERE / f"train-{settings}.yaml", "--model", model,
                     "--meta", self.data / f"meta-{phase}.json", "--output", output,
                     "--max-steps", steps, "--threads", 2, "--vision-stages", 1,
@@ -107,7 +114,7 @@ class Recipe:
         iris = self.work / "iris"
         for folder in [iris, *map(self.quantised, TYPES)]:
             shutil.rmtree(folder, ignore_errors=True)
-        self.chiasm("export", self.newest("all"), iris, "--type", "bfloat16")
+        self.chiasm("export", self.newest("more"), iris, "--type", "bfloat16")
         shutil.copy(self.sources / "NOTICE", iris / "NOTICE")
         for kind in TYPES:
             self.chiasm("quantize", iris, self.quantised(kind), "--type", kind)
@@ -121,18 +128,18 @@ class Recipe:
         return max(found, key=lambda p: int(p.name.split("-")[1]))
 
     def score(self):
-        """Of each set so many questions at most, and so many of them blind."""
-        for model, scores, most, blind in [(self.work / "iris", "scores", 3000, 500)] + [
-                (self.quantised(kind), f"scores-{kind}", 600, 100) for kind in TYPES]:
+        """All questions of all sets, of the quantised versions too; blind, so many of a set."""
+        for model, scores, blind in [(self.work / "iris", "scores", 3000)] + [
+                (self.quantised(kind), f"scores-{kind}", 1) for kind in TYPES]:
             self.python("score.py", "--model", model, "--data", self.tests, "--out",
                         self.work / scores, "--sources", self.sources, "--bin", self.options.bin,
-                        "--limit", most, "--blind", blind)
+                        "--blind", blind)
 
     def card(self):
         """The model card, with its pictures and thinned logs."""
         self.python("card.py", "--work", self.work)
         logs = [self.work / "logs" / phase / "train_log.jsonl"
-                for phase in ("first", "vision", "all")]
+                for phase in ("first", "vision", "all", "more")]
         self.chiasm("curve", *logs, "--log-scale", "--smoothing", 0.5, "--svg",
                     self.work / "iris/curves.svg")
         self.chiasm("trace", self.work / "trace.json", "--svg", self.work / "iris/pipeline.svg")
@@ -145,6 +152,7 @@ def main():
     parser.add_argument("--first", type=int, default=60_000, help="samples of the first phase")
     parser.add_argument("--vision", type=int, default=120_000, help="of the second")
     parser.add_argument("--all", type=int, default=88_000, help="of the third")
+    parser.add_argument("--more", type=int, default=120_000, help="of the fourth")
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     options = parser.parse_args()
     done = options.work / "done"

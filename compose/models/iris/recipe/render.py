@@ -15,18 +15,19 @@ import random
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 from assets import Assets
 from canvas import SIDE
 from families import (charts, easyvqa, geometry, naming, photos, reading, scenes, shapes, tables,
-                      talk, unsure)
+                      talk, unsure, words)
 from turns import pick
 from world import CLASSES
 
 FAMILIES = {
     "naming": naming, "scenes": scenes, "shapes": shapes, "easyvqa": easyvqa, "reading": reading,
     "charts": charts, "tables": tables, "geometry": geometry, "photos": photos, "unsure": unsure,
-    "talk": talk,
+    "talk": talk, "digits": SimpleNamespace(draw=reading.digits), "words": words,
 }
 #: Shares of the phases. From easy pictures the encoder learns to see three times as fast. Before
 #: the last phase there is more of what is hard to see: shapes and signs.
@@ -39,7 +40,16 @@ ALL = {
     "naming": 0.24, "scenes": 0.20, "reading": 0.13, "shapes": 0.15, "easyvqa": 0.05,
     "charts": 0.06, "tables": 0.02, "geometry": 0.03, "photos": 0.06, "unsure": 0.04, "talk": 0.02,
 }
-PHASES = {"first": FIRST, "vision": VISION, "all": ALL}
+MORE = {
+    "more-naming": 0.22, "more-scenes": 0.25, "more-digits": 0.09, "more-reading": 0.03,
+    "more-shapes": 0.18, "more-easyvqa": 0.02, "more-charts": 0.03, "more-tables": 0.01,
+    "more-geometry": 0.02, "more-photos": 0.04, "more-unsure": 0.01, "more-talk": 0.01,
+    "more-words": 0.09,
+}
+PHASES = {"first": FIRST, "vision": VISION, "all": ALL, "more": MORE}
+#: How much oftener the last phase asks for something; what the model always knows, seldom.
+EMPHASIS = {"ground": 0.25, "ink": 0.25, "length": 0.5, "category": 0.4, "spell": 0.3, "is it": 1.6,
+            "presence": 1.3, "relation": 1.3, "which side": 1.3, "count": 1.3, "shape": 1.3}
 CHUNK = 250
 GENTLE = {"reading", "charts", "tables", "photos", "easyvqa"}
 
@@ -47,9 +57,12 @@ GENTLE = {"reading", "charts", "tables", "photos", "easyvqa"}
 def sample(family, number, seed, assets):
     """The JPEG, or None, and the sample without its path."""
     rng = random.Random(f"{seed}/{family}/{number}")
-    easy = family.startswith("easy-")
-    kind = family.removeprefix("easy-")
+    stage, _, kind = family.rpartition("-")
+    easy = stage == "easy"
     canvas, asks = FAMILIES[kind].draw(rng, assets[easy])
+    if stage == "more":
+        for ask in asks:
+            ask.weight *= EMPHASIS.get(ask.task, 1)
     turns = pick(rng, asks, rng.choice([3, 4]))
     line = {"id": f"{family}/{number}"}
     said = []
