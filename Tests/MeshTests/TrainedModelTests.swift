@@ -45,7 +45,7 @@ import Transport
     name: "iris", visionLayers: 6, languageLayers: 6,
     otherFolder: Fixtures.repository("compose/models/iris"))
 
-  @Test func `Most answers are right`() {
+  @Test func `Half of the answers are right`() {
     #expect(TrainedModelTests.questions.count == 20)
     let right = TrainedModelTests.questions.count { $0.answer == $0.right }
     #expect(right >= 10, "\(right) of 20")
