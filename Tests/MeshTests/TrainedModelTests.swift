@@ -35,24 +35,29 @@ import Transport
     }
   }
 
-  static let questions: [Question] = {
+  private static let file = Result {
     let path = Fixtures.path("iris/answers.json")
-    let data = try! Data(contentsOf: URL(fileURLWithPath: path))
-    return try! JSONDecoder().decode([Question].self, from: data)
-  }()
+    let data = try Data(contentsOf: URL(fileURLWithPath: path))
+    return try JSONDecoder().decode([Question].self, from: data)
+  }
+
+  static var questions: [Question] {
+    get throws { try file.get() }
+  }
 
   static let iris = GoldenModel(
     name: "iris", visionLayers: 6, languageLayers: 6,
     otherFolder: Fixtures.repository("compose/models/iris"))
 
-  @Test func `Half of the answers are right`() {
-    #expect(TrainedModelTests.questions.count == 20)
-    let right = TrainedModelTests.questions.count { $0.answer == $0.right }
+  @Test func `Half of the answers are right`() throws {
+    let questions = try TrainedModelTests.questions
+    #expect(questions.count == 20)
+    let right = questions.count { $0.answer == $0.right }
     #expect(right >= 10, "\(right) of 20")
   }
 
   @Test func `One process says what is pinned`() throws {
-    for question in TrainedModelTests.questions {
+    for question in try TrainedModelTests.questions {
       let expected = try #require(question.tokens["bf16"])
       let found = try TrainedModelTests.iris.compute(
         question.turns, question.pictures(), tokens: expected.count)
@@ -65,7 +70,7 @@ import Transport
     let plan = MeshPlan(
       TrainedModelTests.iris, visionStages: stages, languageStages: stages)
     try await withMesh(plan) { mesh in
-      for question in TrainedModelTests.questions {
+      for question in try TrainedModelTests.questions {
         let answer = try await question.ask(mesh.client)
         #expect(answer.text == question.answer)
         #expect(answer.tokenIDs == question.tokens["bf16"], "\(question.question)")
@@ -75,12 +80,13 @@ import Transport
 
   /// Answers by the place of their question, all asked at once.
   private func together(_ model: GoldenModel) async throws -> [ChatResult?] {
-    try await withMesh(MeshPlan(model)) { mesh in
+    let questions = try TrainedModelTests.questions
+    return try await withMesh(MeshPlan(model)) { mesh in
       try await withThrowingTaskGroup(of: (Int, ChatResult).self) { group in
-        for (index, question) in TrainedModelTests.questions.enumerated() {
+        for (index, question) in questions.enumerated() {
           group.addTask { (index, try await question.ask(mesh.client)) }
         }
-        var answers = [ChatResult?](repeating: nil, count: TrainedModelTests.questions.count)
+        var answers = [ChatResult?](repeating: nil, count: questions.count)
         for try await (index, answer) in group { answers[index] = answer }
         return answers
       }
@@ -89,7 +95,7 @@ import Transport
 
   @Test func `Twenty answers at once are those that are pinned`() async throws {
     let answers = try await together(TrainedModelTests.iris)
-    for (question, answer) in zip(TrainedModelTests.questions, answers) {
+    for (question, answer) in zip(try TrainedModelTests.questions, answers) {
       #expect(answer?.text == question.answer)
       #expect(answer?.tokenIDs == question.tokens["bf16"], "\(question.question)")
     }
@@ -111,7 +117,7 @@ import Transport
     _ = try work.write(to: quantised.folder)
     let answers = try await together(quantised)
     var same = 0
-    for (question, answer) in zip(TrainedModelTests.questions, answers) {
+    for (question, answer) in zip(try TrainedModelTests.questions, answers) {
       #expect(answer?.tokenIDs == question.tokens["\(type)"], "\(question.question)")
       if question.tokens["\(type)"] == question.tokens["bf16"] { same += 1 }
     }
