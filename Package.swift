@@ -34,6 +34,7 @@ let arguments: Target.Dependency = .product(
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let lifecycle: Target.Dependency = .product(
   name: "ServiceLifecycle", package: "swift-service-lifecycle")
+let hummingbird: Target.Dependency = .product(name: "Hummingbird", package: "hummingbird")
 let yams: Target.Dependency = .product(name: "Yams", package: "Yams")
 
 let package = Package(
@@ -50,6 +51,8 @@ let package = Package(
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    .package(
+      url: "https://github.com/hummingbird-project/hummingbird", from: "2.28.1", traits: []),
   ],
   targets: [
     // Floor 0: C, and doors to system libraries.
@@ -107,13 +110,17 @@ let package = Package(
         "Transport", "Messages", "Text", "Images", "Checkpoint", "Threads", "CPlatform", "Tensors",
         "Training", "TrainingData", "InternVL", "Kernels", logging,
       ]),
+    library(
+      "HTTPGateway",
+      ["Sequencer", "Messages", "Transport", "Text", "Tensors", hummingbird, lifecycle, logging]),
     library("Mesh", ["Training", "Transport", "Messages", "CPlatform", yams]),
 
     // Floor 5: executables.
     service("chiasm-vision", "VisionEncoder", ["StageRuntime", arguments]),
     service("chiasm-projector", "Projector", ["StageRuntime", arguments]),
     service("chiasm-language", "LanguageModel", ["StageRuntime", "Kernels", arguments]),
-    service("chiasm-gateway", "Gateway", ["Sequencer", arguments, lifecycle, logging]),
+    service(
+      "chiasm-gateway", "Gateway", ["HTTPGateway", "Sequencer", arguments, lifecycle, logging]),
     service(
       "chiasm", "Chiasm",
       [
@@ -136,6 +143,7 @@ let package = Package(
       "TrainingDataTests", ["TrainingData", "Training", "Checkpoint", "Text", "Images", "Tensors"]),
     tests("MessagesTests", ["Messages"]),
     tests("TransportTests", ["Transport", "Messages", "Tensors", "CPlatform"]),
+    tests("HTTPGatewayTests", ["HTTPGateway", "Tensors", hummingbird]),
     tests("InternVLTests", ["InternVL", "Kernels", "Checkpoint", "Tensors", "Training"]),
     tests(
       "MeshTests",

@@ -1,8 +1,15 @@
 import ArgumentParser
+import HTTPGateway
 import Logging
 import Sequencer
 import ServiceLifecycle
 import Transport
+
+#if canImport(FoundationEssentials)
+  import FoundationEssentials
+#else
+  import Foundation
+#endif
 
 @main
 struct Gateway: AsyncParsableCommand {
@@ -34,6 +41,24 @@ struct Gateway: AsyncParsableCommand {
   @Flag(help: "Speak over standard input and output instead.")
   var stdio = false
 
+  @Option(
+    help: ArgumentHelp(
+      "Where to serve the OpenAI API: HOST:PORT or unix:PATH.", valueName: "address"))
+  var http: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "What HTTP clients must give as their API key (default: $CHIASM_API_KEY, which ps does not "
+        + "show).", valueName: "key"))
+  var apiKey: String?
+
+  @Flag(help: "Let everybody in who reaches --http, also from other machines.")
+  var insecure = false
+
+  @Option(
+    help: ArgumentHelp("Folder whose pictures file: addresses may name.", valueName: "folder"))
+  var allowedLocalMediaPath: String?
+
   @Option(help: ArgumentHelp("Answers being computed at once.", valueName: "n"))
   var maxRunning = GatewayLimits().running
 
@@ -47,9 +72,16 @@ struct Gateway: AsyncParsableCommand {
   var logLevel: Logger.Level = .info
 
   func validate() throws {
-    if (listen != nil) == stdio {
-      throw ValidationError(
-        "give one of --listen unix:PATH, --listen tcp:HOST:PORT and --stdio")
+    if (listen != nil || http != nil) == stdio {
+      throw ValidationError("give --listen ADDRESS, --http ADDRESS or both, or else --stdio")
+    }
+    if let http {
+      let address = try HTTPOptions.Address(parsing: http)
+      guard address.isLocal || key != nil || insecure else {
+        throw ValidationError(
+          "\(http) can be reached from other machines: set CHIASM_API_KEY, or give --insecure to "
+            + "let everybody in")
+      }
     }
     guard maxWaiting > 0 else { throw ValidationError("--max-waiting must be positive") }
     // What a stage takes in one step.
@@ -57,6 +89,12 @@ struct Gateway: AsyncParsableCommand {
     where !(1...1024).contains(value) {
       throw ValidationError("\(name) must be between 1 and 1024")
     }
+  }
+
+  /// The key that clients need; an empty one is none.
+  private var key: String? {
+    let key = apiKey ?? ProcessInfo.processInfo.environment["CHIASM_API_KEY"] ?? ""
+    return key.isEmpty ? nil : key
   }
 
   func run() async throws {
@@ -72,20 +110,25 @@ struct Gateway: AsyncParsableCommand {
         vision: Endpoint.list(vision), projector: Endpoint.list(projector)[0],
         language: Endpoint.list(language)),
       limits: limits, logger: logger)
-    let front: any Service =
-      if let listen {
-        ServerService(try Server(Endpoint(parsing: listen), router: gateway.router))
-      } else {
-        StandardFront(gateway: gateway)
-      }
+    var fronts: [any Service] = []
+    if let listen {
+      fronts.append(ServerService(try Server(Endpoint(parsing: listen), router: gateway.router)))
+    }
+    if let http {
+      var options = HTTPOptions(address: try HTTPOptions.Address(parsing: http))
+      options.apiKey = key
+      options.mediaFolder = allowedLocalMediaPath
+      fronts.append(HTTPFront(gateway: gateway, options: options, logger: logger))
+    }
+    if fronts.isEmpty { fronts.append(StandardFront(gateway: gateway)) }
     let group = ServiceGroup(
       configuration: .init(
-        services: [
-          .init(service: Sequencing(gateway: gateway)),
-          .init(service: front, successTerminationBehavior: .gracefullyShutdownGroup),
+        services: [.init(service: Sequencing(gateway: gateway))]
+          + fronts.map {
+            .init(service: $0, successTerminationBehavior: .gracefullyShutdownGroup)
+          }
           // The first to be shut down: it needs all others.
-          .init(service: TrainingEnding(gateway: gateway)),
-        ],
+          + [.init(service: TrainingEnding(gateway: gateway))],
         gracefulShutdownSignals: [.sigterm, .sigint], logger: logger))
     try await group.run()
   }

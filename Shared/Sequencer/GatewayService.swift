@@ -1,3 +1,8 @@
+#if canImport(Glibc)
+  import Glibc
+#elseif canImport(Musl)
+  import Musl
+#endif
 import Logging
 import Messages
 import Synchronization
@@ -14,7 +19,10 @@ import Transport
 /// to capture. The same stages train, where somebody asks for it; see ``TrainingRun``.
 public final class GatewayService: Sendable {
   public let builder: PromptBuilder
-  private let modelName: String
+  /// The model folder's own name.
+  public let modelName: String
+  /// When the gateway began, in seconds since 1970.
+  public let started = Int(time(nil))
   let limits: GatewayLimits
   private let links: StageLinks
   private let scheduler: Scheduler
@@ -365,7 +373,11 @@ public final class GatewayService: Sendable {
     }
   }
 
-  private func describe() async -> GatewayDescription {
+  /// Why requests cannot be answered now; nil when they can.
+  public var obstacle: String? { links.obstacle }
+
+  /// What the gateway serves, and how its stages are.
+  public func describe() async -> GatewayDescription {
     var description = GatewayDescription()
     description.model = modelName
     description.templateName = builder.template.rawValue

@@ -47,6 +47,14 @@ struct PieceDecoder {
     emitPending(isFinal: true, into: &text)
   }
 
+  /// What a piece stands for by itself.
+  static func bytes(of id: Int, _ model: SentencePieceModel) -> [UInt8] {
+    let piece = model.pieces[id]
+    return model.kinds[id] == .byte
+      ? [value(ofBytePiece: piece)]
+      : piece.replacing(spaceSymbol, with: CollectionOfOne(UInt8(ascii: " ")))
+  }
+
   private static let spaceSymbol: [UInt8] = [0xE2, 0x96, 0x81]
   private static let replacement: [UInt8] = [0xEF, 0xBF, 0xBD]
 

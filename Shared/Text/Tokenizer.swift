@@ -61,6 +61,13 @@ public final class Tokenizer: Sendable {
     vocabulary[id].map { String(decoding: $0.bytes, as: UTF8.self) }
   }
 
+  /// The bytes that a token stands for inside a text, its space included, and perhaps only a part of
+  /// a character; an added token's are its spelling. Empty when there is no such token.
+  public func bytes(of id: Int) -> [UInt8] {
+    guard let token = vocabulary[id] else { return [] }
+    return vocabulary.addedTokens[id] == nil ? PieceDecoder.bytes(of: id, model) : token.bytes
+  }
+
   /// Whether decoding leaves the token out when it skips special tokens.
   public func isSpecial(_ id: Int) -> Bool { vocabulary[id]?.isSpecial ?? false }
 
